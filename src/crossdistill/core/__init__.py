@@ -1,0 +1,1 @@
+"""Types, configuration, records, registry, seeds, store and errors: what every other layer may import."""

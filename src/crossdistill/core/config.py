@@ -1,0 +1,342 @@
+"""The study file as frozen models: whatever would change a number in the report, and nothing else.
+
+Errors name the line of the file, what was expected, what came, and the nearest name that exists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from crossdistill.core import registry
+from crossdistill.core.errors import CrossdistillError, SettingError, nearest
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_settings(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            for name in data:
+                if name not in cls.model_fields:
+                    message = f"there is no setting '{name}' here.{nearest(str(name), cls.model_fields)} There are: {', '.join(cls.model_fields)}"
+                    raise PydanticCustomError("unknown_setting", "{message}", {"message": message, "path": [name]})
+        return data
+
+
+class WithSettings(Frozen):
+    """A model that keeps what it does not know in `settings`, for the plug-in to validate."""
+
+    settings: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_settings(cls, data: Any) -> Any:
+        if isinstance(data, str) and (short := cls.model_fields.keys() & {"name", "source"}):
+            data = {short.pop(): data}  # `kd` for `{name: kd}`
+        if not isinstance(data, Mapping):
+            return data
+        known = {name: value for name, value in data.items() if name in cls.model_fields}
+        rest = {name: value for name, value in data.items() if name not in cls.model_fields}
+        return {**known, "settings": {**known.get("settings", {}), **rest}}
+
+
+class ImagesConfig(WithSettings):
+    """Where images come from, and how many of each split are used (all, where not said)."""
+
+    source: str
+    train_images: PositiveInt | None = None
+    validation_images: PositiveInt | None = None
+    test_images: PositiveInt | None = None
+
+
+class ViewsConfig(Frozen):
+    """Enumerated views of each image: `crops` stored crops (reflected by an eighth of the side), each flipped or not."""
+
+    crops: PositiveInt = 8
+    flip: bool = True
+
+
+class TrainingConfig(Frozen):
+    """The recipe of one training. `learning_rate` is the peak, after warm-up and before cosine decay to zero."""
+
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 128
+    accumulate: PositiveInt = 1  # micro-batches for each optimiser step
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.05  # on weights of two or more dimensions only
+    momentum: float = Field(0.9, ge=0, lt=1)  # sgd, with Nesterov
+    warmup_epochs: NonNegativeFloat = 1.0
+    clip_norm: PositiveFloat | None = 1.0
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    mixup: NonNegativeFloat = 0.0  # alpha of the Beta distribution; 0 is off
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has units for it
+    views: ViewsConfig | Literal["free", "none"] = ViewsConfig()
+    threads: PositiveInt = 2  # different thread counts give different weight bytes
+
+
+class NetworkConfig(WithSettings):
+    """A network by model name, or a checkpoint that exists already. Further settings go to the model's source."""
+
+    model: str | None = None
+    pretrained: bool = False
+    checkpoint: Path | None = None
+    class_map: tuple[int, ...] | None = None  # class_map[k]: the data set's class of the checkpoint's output k
+    training: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _says_what_it_is(self) -> NetworkConfig:
+        if self.model is None and self.checkpoint is None:
+            raise PydanticCustomError("no_model", "a network needs `model: small/resnet20` or `checkpoint: FILE.safetensors`")
+        return self
+
+
+class TeachersConfig(WithSettings):
+    """How teachers are trained: any training setting, and how many runs. `per_seed`: run s is taught by teacher run s."""
+
+    runs: Literal["per_seed", 1] = "per_seed"
+
+
+class MethodConfig(WithSettings):
+    """A method in a pair. `weight` multiplies every term but `ce`; `weights` replaces the published weight of single terms."""
+
+    name: str
+    label: str | None = None
+    weight: NonNegativeFloat = 1.0
+    weights: dict[str, float] = {}
+    ramp_epochs: NonNegativeFloat = 0.0  # the weight of every term but `ce` rises linearly over these epochs
+
+    @property
+    def arm(self) -> str:
+        return self.label or self.name
+
+
+class PairConfig(Frozen):
+    teacher: str
+    student: str
+    methods: tuple[MethodConfig, ...] = Field(min_length=1)
+
+
+class ContrastConfig(Frozen):
+    """A contrast declared before any student starts: method against independent on one probe, over all its levels."""
+
+    pair: int
+    method: str
+    probe: str
+
+
+class ProbeConfig(WithSettings):
+    name: str
+    preset: Literal["quick", "full"] | None = None
+    levels: tuple[dict[str, Any], ...] | None = None
+    draws: PositiveInt | None = None
+
+
+class ObserveConfig(Frozen):
+    images: PositiveInt | None = None  # stratified subset of the test split for probes; None: all
+    batch_size: PositiveInt = 256
+
+
+class StudyConfig(Frozen):
+    """A whole study. Everything but `images`, `networks` and `pairs` has a default."""
+
+    name: str
+    images: ImagesConfig
+    networks: dict[str, NetworkConfig]
+    pairs: tuple[PairConfig, ...] = Field(min_length=1)
+    teachers: TeachersConfig = TeachersConfig()
+    arms: tuple[Literal["independent"], ...] = ("independent",)
+    primary: tuple[ContrastConfig, ...] | None = None  # None: the first method of each pair, on every probe
+    seed: int = 0
+    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
+    training: TrainingConfig = TrainingConfig()
+    preset: Literal["quick", "full"] = "quick"
+    probes: tuple[ProbeConfig, ...] | None = None  # None: every probe that needs no weights
+    observe: ObserveConfig = ObserveConfig()
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> StudyConfig:
+        for path, name in self._network_references():
+            if name not in self.networks:
+                _fail(path, f"no network is called '{name}'.{nearest(name, self.networks)} `networks` has: {', '.join(self.networks)}")
+        for i, pair in enumerate(self.pairs):
+            labels = [method.arm for method in pair.methods]
+            if clash := next((label for label in labels if labels.count(label) > 1 or label in ("independent", "teacher")), None):
+                _fail(("pairs", i, "methods"), f"two arms of this pair are called '{clash}': give one of them another `label`")
+            if self.networks[pair.student].checkpoint:
+                _fail(("pairs", i, "student"), f"network '{pair.student}' is a finished checkpoint: a student needs a `model`")
+        if len(set(self.seeds)) != len(self.seeds):
+            _fail(("seeds",), f"seeds repeat: {list(self.seeds)}")
+        for i, contrast in enumerate(self.primary or ()):
+            if not 0 <= contrast.pair < len(self.pairs):
+                _fail(("primary", i, "pair"), f"there is no pair {contrast.pair}: pairs count from 0 to {len(self.pairs) - 1}")
+            arms = [method.arm for method in self.pairs[contrast.pair].methods]
+            if contrast.method not in arms:
+                _fail(("primary", i, "method"), f"pair {contrast.pair} has no method '{contrast.method}'.{nearest(contrast.method, arms)} It has: {', '.join(arms)}")
+            if contrast.probe not in self.probe_names:
+                _fail(("primary", i, "probe"), f"the study has no probe '{contrast.probe}'. It has: {', '.join(self.probe_names)}")
+        return self
+
+    def _network_references(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        for i, pair in enumerate(self.pairs):
+            yield ("pairs", i, "teacher"), pair.teacher
+            yield ("pairs", i, "student"), pair.student
+
+    @property
+    def chosen_probes(self) -> tuple[ProbeConfig, ...]:
+        return self.probes if self.probes is not None else tuple(ProbeConfig(name=name) for name in registry.names("probe"))
+
+    @property
+    def probe_names(self) -> list[str]:
+        return [probe.name for probe in self.chosen_probes]
+
+    @property
+    def contrasts(self) -> tuple[ContrastConfig, ...]:
+        """The declared primary contrasts; by default the first method of each pair on every probe."""
+        if self.primary is not None:
+            return self.primary
+        first = [(i, pair.methods[0].arm) for i, pair in enumerate(self.pairs)]
+        return tuple(ContrastConfig(pair=i, method=arm, probe=probe) for i, arm in first for probe in self.probe_names)
+
+    def recipe(self, network: str, *, teacher: bool = False) -> TrainingConfig:
+        """The recipe of one network: the study's, then the teachers' (for a teacher), then the network's own."""
+        layers = [self.training.model_dump(exclude_unset=True), self.teachers.settings if teacher else {}, self.networks[network].training]
+        return TrainingConfig.model_validate({name: value for layer in layers for name, value in layer.items()})
+
+    def teacher_seeds(self, network: str) -> tuple[int, ...]:
+        """The run seeds of a teacher: one a student seed, or a single run (always single for a finished checkpoint)."""
+        single = self.teachers.runs == 1 or self.networks[network].checkpoint is not None
+        return self.seeds[:1] if single else self.seeds
+
+    def teacher_seed_for(self, network: str, seed: int) -> int:
+        """The teacher run that teaches student run `seed`."""
+        return seed if seed in self.teacher_seeds(network) else self.seeds[0]
+
+
+def _fail(path: Iterable[str | int], message: str) -> None:
+    raise PydanticCustomError("study", "{message}", {"message": message, "path": list(path)})
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which `1e-3` is a number (YAML 1.2) and a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            name = self.construct_object(key_node, deep=True)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"'{name}' stands here twice", key_node.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_study(path: Path) -> StudyConfig:
+    """The study of a YAML file, checked in full, plug-ins and their settings included.
+
+    Raises SettingError naming file, line, what was expected and what came.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingError(f"cannot read the study file {path}: {error.strerror}") from error
+    return parse_study(text, source=str(path), default_name=Path(path).stem)
+
+
+def parse_study(text: str, *, source: str = "study", default_name: str = "study") -> StudyConfig:
+    """The study of a YAML text; see `read_study`."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise SettingError(f"{source}{where}: this is not YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(data, dict):
+        raise SettingError(f"{source}: a study file is a mapping with `images`, `networks` and `pairs`, got {type(data).__name__}")
+    lines = dict(_lines(node))
+    try:
+        study = StudyConfig.model_validate({"name": default_name, **data})
+    except ValidationError as error:
+        path, message = _explain(error)
+        raise SettingError(_located(source, lines, path, message)) from error
+    for path, check in _plugin_checks(study):
+        try:
+            check()
+        except CrossdistillError as error:
+            raise type(error)(_located(source, lines, path, str(error))) from error
+    return study
+
+
+def _lines(node: yaml.Node, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value in node.value:
+            yield (*path, key_node.value), key_node.start_mark.line + 1
+            yield from _lines(value, (*path, key_node.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            yield (*path, i), value.start_mark.line + 1
+            yield from _lines(value, (*path, i))
+
+
+def _located(source: str, lines: Mapping[tuple[Any, ...], int], path: tuple[Any, ...], message: str) -> str:
+    found: tuple[Any, ...] = ()
+    for part in path:  # pydantic adds parts that the file does not have, such as the branch of a union
+        if (*found, part) in lines:
+            found = (*found, part)
+    line = f", line {lines[found]}" if found else ""
+    where = ".".join(str(part) for part in found)
+    return f"{source}{line}: {where + ': ' if where else ''}{message}"
+
+
+def _explain(error: ValidationError) -> tuple[tuple[Any, ...], str]:
+    first = error.errors()[0]
+    path = (*first["loc"], *first.get("ctx", {}).get("path", ()))
+    if first["type"] in ("unknown_setting", "study", "no_model"):
+        return path, first["msg"]
+    if first["type"] == "missing":
+        return path[:-1], f"`{path[-1]}` is missing"
+    return path, f"{first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+
+
+def _plugin_checks(study: StudyConfig) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """What only the plug-ins know: names and settings of methods, probes, models and image sources."""
+    yield ("images", "source"), lambda: registry.get("images", study.images.source).parse(study.images.settings)
+    for name, network in study.networks.items():
+        for teacher in (False, True):
+            yield ("networks", name, "training"), lambda name=name, teacher=teacher: _recipe(study, name, teacher)
+        if network.model:
+            source = re.split("[/:]", network.model)[0]
+            yield ("networks", name, "model"), lambda source=source: registry.get("model", source)
+    for i, pair in enumerate(study.pairs):
+        for j, method in enumerate(pair.methods):
+            yield ("pairs", i, "methods", j), lambda method=method: registry.get("method", method.name).parse(method.settings)
+    for i, probe in enumerate(study.probes or ()):
+        yield ("probes", i), lambda probe=probe: _check_probe(probe)
+
+
+def _recipe(study: StudyConfig, network: str, teacher: bool) -> TrainingConfig:
+    try:
+        return study.recipe(network, teacher=teacher)
+    except ValidationError as error:
+        path, message = _explain(error)
+        raise SettingError(f"{'.'.join(map(str, path))}: {message}") from error
+
+
+def _check_probe(probe: ProbeConfig) -> None:
+    plugin = registry.get("probe", probe.name)
+    for level in probe.levels or ({},):
+        plugin.parse({**probe.settings, **level})

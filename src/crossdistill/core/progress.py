@@ -1,0 +1,47 @@
+"""Progress for people: bars on a terminal, plain lines elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+Advance = Callable[[int, str], None]
+
+
+class Progress:
+    """Prints lines and draws bars on standard error; silent when `quiet`."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.interactive = not quiet and sys.stderr.isatty()
+
+    def line(self, text: str) -> None:
+        """Print one line."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def bar(self, description: str, total: int) -> Iterator[Advance]:
+        """A bar of `total` units; the body calls `advance(units, note)`. Shows units a second and time left."""
+        if not self.interactive:
+            yield lambda units, note="": None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()]
+        with RichProgress(*columns, console=Console(stderr=True), transient=True) as bars:
+            task = bars.add_task(description, total=total, note="")
+            yield lambda units, note="": bars.update(task, advance=units, note=note)
+
+
+class Stopwatch:
+    """Seconds since it was made, from a clock that never runs backwards."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.start

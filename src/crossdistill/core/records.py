@@ -1,0 +1,148 @@
+"""What a study leaves on disk: the record of each finished task, and the rows of its two tables.
+
+The report reads these files and nothing else. `FORMAT` guards them: a reader refuses a record of another format.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from crossdistill.core.errors import StudyError
+from crossdistill.core.store import read_json, write_json
+from crossdistill.core.types import Estimate
+
+FORMAT = 1
+
+Verdict = Literal["inherited", "moved_away", "equivalent", "unresolved", "nothing_to_inherit", "method_did_not_act", "not_measurable"]
+
+
+class Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ResultRow(Row):
+    """One row of `results.parquet`: one figure of one network. Shares are 0 to 1 (`unit` says what the figure is)."""
+
+    run: str  # folder name under runs/
+    arm: str  # "teacher", "independent", or the method's label, e.g. "kd"
+    method: str | None  # the method's name; None for teachers and independents
+    teacher: str | None  # network name in the study file; None for teachers and independents
+    student: str  # network name in the study file of the network that was observed (a teacher's own name for teachers)
+    seed: int
+    probe: str  # "clean", a probe's name, or the name of an extra set such as "conflict"
+    level: str  # "" for clean, "grid=4" for a level, "auc" for the mean over the levels
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unit: str
+    status: Literal["ok", "not_measurable"]
+    reason: str | None
+    split: str = "test"
+    draw: str = "mean"  # "mean": averaged over the draws inside an image, then over images
+    n_rejected: int = 0
+    teacher_run: str | None = None  # folder name of the teacher run that taught it
+
+
+class InheritanceRow(Row):
+    """One row of `inheritance.parquet`: one contrast of a student arm with the independents. Differences are shares (0.01 = 1 point)."""
+
+    pair: int
+    teacher: str
+    student: str
+    method: str  # the arm's label
+    contrast: str  # "independent"
+    probe: str
+    metric: str
+    level_or_auc: str
+    role: Literal["primary", "secondary"]
+    difference: float | None  # student minus independent, mean over run seeds
+    low: float | None
+    high: float | None
+    p_raw: float | None
+    p_holm: float | None  # within the declared primary contrasts only
+    p_source: str
+    family_size: int
+    minimum_detectable: float | None  # smallest difference found in 80 % of such studies
+    runs_needed: int | None  # runs an arm at which the observed difference would be found in 80 % of studies
+    teacher_gap: float | None  # teacher minus independent
+    gap_low: float | None
+    gap_high: float | None
+    fidelity: float | None  # student's top-1 agreement with its teacher on clean images, minus the independent's
+    n_runs: int
+    n_teachers: int
+    verdict: Verdict
+    reason: str | None
+
+
+class EstimateModel(Row):
+    """An Estimate as it stands in a record."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    unit: str = ""
+    status: Literal["ok", "not_measurable"] = "ok"
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> "EstimateModel":
+        return cls(**asdict(estimate))
+
+
+class EpochRow(Row):
+    """One line of `log.jsonl`: means over the epoch, unweighted terms."""
+
+    epoch: int
+    learning_rate: float
+    loss: float
+    terms: dict[str, float]
+    train_accuracy: float | None  # on the augmented training images, while they were trained on; None without labels
+    validation_accuracy: float
+    seconds: float
+    images_per_second: float
+
+
+class RunRecord(Row):
+    """`record.json` of one trained network, teacher or student. Fields under `timing` alone may differ between two equal runs."""
+
+    format: int = FORMAT
+    run: str  # folder name under runs/
+    label: str  # for people: "kd: vit -> cnn, seed 0"
+    arm: str
+    method: str | None
+    method_settings: dict[str, Any] = Field(default_factory=dict)
+    teacher: str | None
+    teacher_run: str | None
+    student: str
+    model: str  # e.g. "small/resnet20"
+    family: str  # "cnn" or "token"
+    readout: str
+    seed: int
+    parameters: int
+    training: dict[str, Any]
+    history: list[EpochRow]
+    estimates: dict[str, EstimateModel]  # validation_accuracy, train_accuracy, mean_confidence
+    notes: list[str] = Field(default_factory=list)
+    plugins: dict[str, str] = Field(default_factory=dict)  # "method/kd" -> source hash
+    timing: dict[str, float]  # seconds, seconds_per_epoch, images_per_second, observe_seconds
+    software: dict[str, str]
+    hardware: dict[str, str]
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / "record.json", self.model_dump())
+
+    @classmethod
+    def load(cls, folder: Path) -> "RunRecord":
+        """Read a record; raises StudyError for one of another format."""
+        data = read_json(folder / "record.json")
+        if data.get("format") != FORMAT:
+            raise StudyError(
+                f"{folder / 'record.json'} has format {data.get('format')}, this version reads {FORMAT}: "
+                "use the version that wrote it, or another --out folder"
+            )
+        return cls.model_validate(data)

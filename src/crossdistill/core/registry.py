@@ -1,0 +1,217 @@
+"""Plug-ins: file name = function name = name in a study file. Names are listed without importing the files.
+
+A plug-in is a function marked by a decorator of this module, which records facts and returns it unchanged. What the engine
+supplies is positional; a setting is keyword-only, and the settings schema is read from the signature. Other packages add
+plug-ins through entry points in the groups `crossdistill.methods`, `crossdistill.probes` and so on.
+"""
+
+import ast
+import hashlib
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from crossdistill.core.errors import SettingError, UnknownNameError, nearest, unknown_name
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PACKAGES = {"method": "methods", "probe": "probes", "metric": "metrics", "model": "models", "images": "images"}
+"""The kinds of plug-in, and the package in which the built-in ones live."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One plug-in: its function, and the facts that its decorator recorded."""
+
+    kind: str
+    name: str
+    function: Callable[..., Any]
+    facts: Mapping[str, Any]
+    version: int = 1
+
+    @property
+    def summary(self) -> str:
+        """The first line of the file's docstring, which also names the source."""
+        module = inspect.getmodule(self.function)
+        return _first_line((module.__doc__ if module else None) or self.function.__doc__)
+
+    @property
+    def settings(self) -> type[BaseModel]:
+        """The settings as a pydantic model, one field for each keyword-only parameter."""
+        hints = typing.get_type_hints(self.function)
+        parameters = inspect.signature(self.function).parameters.values()
+        fields: dict[str, Any] = {
+            p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default) for p in parameters if p.kind is p.KEYWORD_ONLY
+        }
+        return create_model(self.name, __config__=ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True), **fields)
+
+    def parse(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that differ from nothing: validated and in their declared types, only those that were given.
+
+        Raises UnknownNameError for an unknown setting and SettingError for one of the wrong type.
+        """
+        schema = self.settings
+        for name in settings:
+            if name not in schema.model_fields:
+                known = ", ".join(schema.model_fields) or "it has none"
+                raise UnknownNameError(
+                    f"{self.kind} '{self.name}' has no setting '{name}'.{nearest(name, schema.model_fields)} Its settings: {known}."
+                )
+        try:
+            parsed = schema.model_validate(dict(settings))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            came = "" if first["type"] == "missing" else f", got {first['input']!r}"
+            raise SettingError(f"setting '{where}' of {self.kind} '{self.name}': {first['msg'].lower()}{came}") from error
+        return {name: getattr(parsed, name) for name in schema.model_fields if name in parsed.model_fields_set}
+
+    @property
+    def source_hash(self) -> str:
+        """Hash of the syntax tree of the file that defines the plug-in: comments and layout do not count."""
+        source = inspect.getsource(inspect.getmodule(self.function) or self.function)
+        return hashlib.sha256(ast.dump(ast.parse(source)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a decorator recorded on a plug-in's function."""
+
+    kind: str
+    version: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _mark(kind: str, version: int, facts: Mapping[str, Any]) -> Callable[[F], F]:
+    def mark(function: F) -> F:
+        function.__crossdistill__ = Mark(kind, version, facts)  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def method(
+    *,
+    paper: str,
+    weights: Mapping[str, float],
+    direction: str = "any",
+    needs: Callable[..., Any] | None = None,
+    prepare_student: Callable[..., Any] | None = None,
+    warm_up: Callable[..., Any] | None = None,
+    version: int = 1,
+) -> Callable[[F], F]:
+    """Mark a factory `(student, teacher, images, rng, *, settings) -> objective` as a distillation method.
+
+    `weights` are the published weights of its terms. `needs(settings, student_shapes, teacher_shapes) -> Needs`,
+    `prepare_student(network, settings)` and `warm_up(teacher, images, settings) -> frozen module` are optional.
+    """
+    facts = dict(paper=paper, weights=weights, direction=direction, needs=needs, prepare_student=prepare_student, warm_up=warm_up)
+    return _mark("method", version, facts)
+
+
+Levels = list[dict[str, Any]] | Callable[[tuple[int, int]], list[dict[str, Any]]]
+
+
+def probe(
+    *,
+    isolates: str,
+    quick: Levels,
+    full: Levels,
+    draws: Mapping[str, int],
+    null: Mapping[str, Any] | None,
+    version: int = 1,
+) -> Callable[[F], F]:
+    """Mark a function `(images, labels, index, seed, *, levels) -> ProbeImages` as a probe.
+
+    `isolates` says in words what a high accuracy means; `quick` and `full` list the levels of the two presets, mildest
+    first, or are functions of the size (height, width) that do; `draws` their number of draws ({"quick": 1, "full": 5}); `null` is the level that must return the clean bytes.
+    """
+    facts = dict(isolates=isolates, quick=quick, full=full, draws=draws, null=null)
+    return _mark("probe", version, facts)
+
+
+def metric(*, source: str, unit: str, version: int = 1) -> Callable[[F], F]:
+    """Mark a numpy function that returns an Estimate (or several, by name) as a metric."""
+    return _mark("metric", version, dict(source=source, unit=unit))
+
+
+def model_source(*, example: str, version: int = 1) -> Callable[[F], F]:
+    """Mark a function `(name, n_classes, size, *, settings) -> Network` as a source of models."""
+    return _mark("model", version, dict(example=example))
+
+
+def image_source(*, example: str, version: int = 1) -> Callable[[F], F]:
+    """Mark a function `(*, settings) -> RawImages` as a source of images."""
+    return _mark("images", version, dict(example=example))
+
+
+def _first_line(docstring: str | None) -> str:
+    return (docstring or "").strip().split("\n", 1)[0]
+
+
+def _folder(kind: str) -> Path:
+    return Path(__file__).parent.parent / PACKAGES[kind]
+
+
+@cache
+def _entry_points(kind: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"crossdistill.{PACKAGES[kind]}")}
+
+
+def _built_in(kind: str) -> list[str]:
+    return [module.name for module in pkgutil.iter_modules([str(_folder(kind))]) if not module.name.startswith("_")]
+
+
+def names(kind: str) -> list[str]:
+    """All names of a kind, sorted, without importing any of them."""
+    return sorted({*_built_in(kind), *_entry_points(kind)})
+
+
+def summary(kind: str, name: str) -> str:
+    """The first line of a plug-in's docstring, read from a built-in file without importing it."""
+    if name in _built_in(kind):
+        return _first_line(ast.get_docstring(ast.parse((_folder(kind) / f"{name}.py").read_text(encoding="utf-8"))))
+    return get(kind, name).summary
+
+
+def get(kind: str, name: str) -> Plugin:
+    """The plug-in of that name. Raises UnknownNameError, with the nearest name, where there is none."""
+    built_in = name in _built_in(kind)
+    if built_in and name in _entry_points(kind):
+        raise SettingError(f"an installed package hides the built-in {kind} '{name}' ({_entry_points(kind)[name].value}): rename its entry point")
+    if built_in:
+        function = getattr(importlib.import_module(f"crossdistill.{PACKAGES[kind]}.{name}"), name)
+    elif name in _entry_points(kind):
+        function = _entry_points(kind)[name].load()
+    else:
+        raise unknown_name(kind, name, names(kind))
+    return as_plugin(name, function)
+
+
+def as_plugin(name: str, function: Callable[..., Any]) -> Plugin:
+    """A marked function as a plug-in, also one that no file registers (a user's own, or a test's)."""
+    mark: Mark = function.__crossdistill__  # type: ignore[attr-defined]
+    return Plugin(mark.kind, name, function, mark.facts, mark.version)
+
+
+def describe(plugin: Plugin) -> dict[str, Any]:
+    """What `crossdistill list KIND NAME` shows: facts of the decorator, and each setting with its type and default."""
+    facts = {name: value for name, value in plugin.facts.items() if value is not None and not callable(value)}
+    settings = {
+        name: f"{_type_name(field.annotation)}, " + ("required" if field.is_required() else f"default {field.default!r}")
+        for name, field in plugin.settings.model_fields.items()
+    }
+    return {"name": plugin.name, "summary": plugin.summary, **facts, "version": plugin.version, **{f"setting {k}": v for k, v in settings.items()}}
+
+
+def _type_name(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
