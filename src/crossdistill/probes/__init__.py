@@ -1,0 +1,1 @@
+"""Probes: one file each; test sets that isolate one cue."""

@@ -1,0 +1,108 @@
+"""What is to be built: the levels and draws of a probe, and the key that names the result."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from crossdistill.core import registry
+from crossdistill.core.errors import SettingError, unknown_name
+from crossdistill.core.registry import Plugin
+from crossdistill.core.store import digest
+from crossdistill.core.types import ImageSet
+from crossdistill.probes._array_file import array_sha256
+
+FORMAT = 1  # of the files of a probe set
+PRESETS = ("quick", "full")
+
+Level = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is to be built: validated levels, mildest first, and the number of draws."""
+
+    plugin: Plugin
+    levels: tuple[Level, ...]
+    draws: int
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        return tuple(level_name(level) for level in self.levels)
+
+
+def level_name(level: Mapping[str, Any]) -> str:
+    """The name of a level in tables: its settings as written, without spaces.
+
+    >>> level_name({"fraction": 0.05, "sigma": 0.5})
+    'fraction=0.05,sigma=0.5'
+    """
+    return ",".join(f"{name}={value}" for name, value in level.items())
+
+
+def probe_recipe(
+    name: str,
+    size: tuple[int, int],
+    *,
+    preset: str = "quick",
+    levels: Sequence[Mapping[str, Any]] | None = None,
+    draws: int | None = None,
+) -> Recipe:
+    """The levels and draws of a probe for images of `size` (height, width): those of a preset, or those given.
+
+    A preset lists its levels, or is a function of the size that does.
+
+    Raises UnknownNameError for an unknown probe, preset or setting, and SettingError for wrong values.
+    """
+    if preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+    plugin = registry.get("probe", name)
+    chosen = _preset_levels(plugin, preset, size) if levels is None else levels
+    n_draws = plugin.facts["draws"][preset] if draws is None else draws
+    recipe = Recipe(plugin, tuple(plugin.parse(level) for level in chosen), n_draws)
+    if not recipe.levels or n_draws < 1:
+        raise SettingError(f"probe '{name}' needs at least one level and one draw, got {len(recipe.levels)} and {n_draws}")
+    if len(set(recipe.level_names)) < len(recipe.levels):
+        raise SettingError(f"probe '{name}' was given a level twice: {'; '.join(recipe.level_names)}")
+    return recipe
+
+
+def _preset_levels(plugin: Plugin, preset: str, size: tuple[int, int]) -> list[Level]:
+    levels = plugin.facts[preset]
+    return levels if isinstance(levels, list) else levels(size)
+
+
+def fingerprint(images: ImageSet) -> str:
+    """16 hexadecimal digits that name the content: pixels, labels, ids, class names and factors, read once through."""
+    arrays = {"images": images.images, "labels": images.labels, "ids": text(images.ids), **images.factors}
+    parts = {name: [array_sha256(values), str(values.dtype), values.shape] for name, values in arrays.items()}
+    return digest({"arrays": parts, "class_names": list(images.class_names)})
+
+
+def probe_key(name: str, levels: Sequence[Mapping[str, Any]], draws: int, seed: int, images: ImageSet) -> str:
+    """16 hexadecimal digits that name a probe set by all that its bytes depend on."""
+    return recipe_key(Recipe(registry.get("probe", name), tuple(dict(level) for level in levels), draws), seed, fingerprint(images))
+
+
+def text(values: np.ndarray) -> np.ndarray:
+    """The values as fixed-width text, which NumPy saves without pickling."""
+    return np.asarray(values).astype(str)
+
+
+def recipe_key(recipe: Recipe, seed: int, source: str) -> str:
+    """16 hexadecimal digits for a recipe applied to images of the fingerprint `source`."""
+    plugin = recipe.plugin
+    # A built-in probe declares a version when its bytes change; for anyone else's the source is what we know.
+    built_in = plugin.function.__module__.startswith("crossdistill.")
+    return digest(
+        {
+            "format": FORMAT,
+            "probe": plugin.name,
+            "version": plugin.version if built_in else plugin.source_hash,
+            "levels": list(recipe.levels),
+            "draws": recipe.draws,
+            "seed": seed,
+            "source": source,
+        }
+    )

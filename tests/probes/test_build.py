@@ -1,0 +1,270 @@
+import errno
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossdistill.core import registry
+from crossdistill.core.errors import ImageError, SettingError, StudyError, UnknownNameError
+from crossdistill.core.registry import as_plugin, probe
+from crossdistill.core.store import locked
+from crossdistill.core.types import ImageSet, ProbeImages
+from crossdistill.probes import _build
+from crossdistill.probes._array_file import ArrayFile, array_sha256
+from crossdistill.probes._build import build_probe_set, open_probe_set, probe_key, probe_recipe
+
+FACTS = dict(isolates="nothing", quick=[{"shade": 1}, {"shade": 2}], full=[{"shade": 1}], draws={"quick": 1, "full": 2}, null=None)
+
+
+@probe(**FACTS)
+def darken_even_rows(images, labels, index, *, shade: int = 1):
+    kept = np.flatnonzero(index % 2 == 0)
+    return ProbeImages(images[kept] // (shade + 1), kept, labels[kept], {"shade": np.full(len(kept), shade)})
+
+
+@probe(**FACTS)
+def forget_labels(images, labels, *, shade: int = 1):
+    return ProbeImages(images, np.arange(len(images)), np.roll(labels, 1))
+
+
+@probe(**FACTS)
+def keep_none(images, *, shade: int = 1):
+    none = np.arange(0)
+    return ProbeImages(images[none], none, none)
+
+
+@probe(**FACTS)
+def keep_as_told(images, labels, *, shade: int = 1):
+    kept = np.arange(shade)
+    return ProbeImages(images[kept], kept, labels[kept])
+
+
+@probe(**FACTS)
+def ask_for_masks(images, masks, *, shade: int = 1):
+    raise AssertionError("never called")
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Register a throw-away probe under its own name."""
+
+    def register(function):
+        monkeypatch.setattr(registry, "get", lambda kind, name: as_plugin(name, function))
+        return function.__name__
+
+    return register
+
+
+def test_a_set_that_exists_is_opened_and_not_built_again(make_images, tmp_path, monkeypatch):
+    first = build_probe_set("scramble", make_images(), folder=tmp_path)
+    monkeypatch.setattr(_build, "_build", lambda *_: pytest.fail("built again"))
+    second = build_probe_set("scramble", make_images(), folder=tmp_path)
+    assert second == first
+    assert [path.name for path in tmp_path.iterdir()] == [first.folder.name]
+
+
+def test_the_folder_holds_the_documented_files(make_images, tmp_path):
+    built = build_probe_set("scramble", make_images(), folder=tmp_path)
+    assert built.folder == tmp_path / f"scramble-{probe_key('scramble', built.levels, 1, 0, make_images())}"
+    assert sorted(path.name for path in built.folder.iterdir()) == [
+        *["ids.npy", "images-0.npy", "images-1.npy", "kept_index.npy", "labels.npy"],
+        *["manifest.json", "permutation-0.npy", "permutation-1.npy", "preview.png"],
+    ]
+    assert built.level_names == ("grid=2", "grid=4")
+    level = built.manifest["levels"][1]
+    assert level["sha256"] == array_sha256(np.load(built.folder / "images-1.npy"))
+    assert json.loads((built.folder / "manifest.json").read_text()) == built.manifest
+
+
+def test_images_come_with_clean_ids_and_factors_of_source_and_probe(make_images, tmp_path):
+    clean = make_images()
+    clean = ImageSet(clean.images, clean.labels, clean.ids, clean.class_names, factors={"colour": np.arange(8) * 3})
+    built = build_probe_set("superpixel", clean, folder=tmp_path)
+    read = built.images(0, 0)
+    assert isinstance(read.images, np.memmap)
+    assert np.array_equal(read.ids, clean.ids)
+    assert read.class_names == clean.class_names
+    assert np.array_equal(read.factors["colour"], np.arange(8) * 3)
+    segments = read.factors["segments"]
+    assert built.manifest["levels"][0]["factors"]["segments"]["median"] == np.median(segments)
+
+
+def test_draws_stand_one_after_the_other(make_images, tmp_path):
+    one = build_probe_set("scramble", make_images(), draws=1, folder=tmp_path)
+    three = build_probe_set("scramble", make_images(), draws=3, folder=tmp_path)
+    assert np.array_equal(one.images(1, 0).images, three.images(1, 0).images)
+    assert not np.array_equal(three.images(1, 1).images, three.images(1, 2).images)
+    with pytest.raises(IndexError, match="2 levels and 3 draws, got 1, 3"):
+        three.images(1, 3)
+
+
+def test_levels_may_differ_in_size(make_images, tmp_path):
+    built = build_probe_set("scramble", make_images(), levels=[{"grid": 2}, {"grid": 7}], folder=tmp_path)
+    assert [level["size"] for level in built.manifest["levels"]] == [[32, 32], [28, 28]]
+    assert built.images(1, 0).size == (28, 28)
+
+
+@pytest.mark.parametrize("name", ["localized_noise", "scramble", "superpixel"])
+def test_blocks_do_not_show_in_the_bytes(make_images, tmp_path, monkeypatch, name):
+    whole = build_probe_set(name, make_images(), folder=tmp_path / "whole")
+    monkeypatch.setattr(_build, "BLOCK_BYTES", 3 * 3 * 32 * 32)
+    assert build_probe_set(name, make_images(), folder=tmp_path / "blocks").manifest["sha256"] == whole.manifest["sha256"]
+
+
+def test_rows_that_a_probe_drops_are_dropped_everywhere(make_images, tmp_path, monkeypatch, use):
+    monkeypatch.setattr(_build, "BLOCK_BYTES", 3 * 3 * 32 * 32)  # blocks of 3 images, which start at even and odd rows
+    clean = make_images(7)
+    built = build_probe_set(use(darken_even_rows), clean, draws=2, folder=tmp_path)
+    assert built.kept_index.tolist() == [0, 2, 4, 6]
+    for draw in range(2):
+        read = built.images(1, draw)
+        assert np.array_equal(read.images, clean.images[::2] // 3)
+        assert np.array_equal(read.labels, clean.labels[::2])
+        assert np.array_equal(read.ids, clean.ids[::2])
+        assert read.factors["shade"].tolist() == [2, 2, 2, 2]
+    assert (built.manifest["n_images"], built.manifest["n_kept"]) == (7, 4)
+
+
+def test_a_key_names_all_that_bytes_depend_on(make_images):
+    clean = make_images()
+    other_pixels = ImageSet(clean.images ^ 1, clean.labels, clean.ids, clean.class_names)
+    other_labels = ImageSet(clean.images, clean.labels[::-1], clean.ids, clean.class_names)
+    keys = [
+        probe_key("scramble", [{"grid": 2}], 1, 0, clean),
+        probe_key("scramble", [{"grid": 4}], 1, 0, clean),
+        probe_key("scramble", [{"grid": 2}], 2, 0, clean),
+        probe_key("scramble", [{"grid": 2}], 1, 1, clean),
+        probe_key("scramble", [{"grid": 2}], 1, 0, other_pixels),
+        probe_key("scramble", [{"grid": 2}], 1, 0, other_labels),
+        probe_key("scramble", [{"grid": 2}], 1, 0, clean.subset(np.arange(7))),
+        probe_key("superpixel", [{"n_segments": 2}], 1, 0, clean),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert probe_key("scramble", [{"grid": 2}], 1, 0, make_images()) == keys[0]
+
+
+@pytest.mark.parametrize("file", ["images-1.npy", "labels.npy", "kept_index.npy", "ids.npy", "permutation-0.npy"])
+def test_one_changed_byte_is_refused(make_images, tmp_path, file):
+    built = build_probe_set("scramble", make_images(), folder=tmp_path)
+    path = built.folder / file
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=f"{file} is not what was built"):
+        build_probe_set("scramble", make_images(), folder=tmp_path)
+
+
+def test_missing_and_foreign_folders_are_refused(make_images, tmp_path):
+    with pytest.raises(ImageError, match=r"is no probe set: it has no manifest\.json"):
+        open_probe_set(tmp_path)
+    built = build_probe_set("scramble", make_images(), folder=tmp_path)
+    (built.folder / "labels.npy").unlink()
+    with pytest.raises(ImageError, match=r"labels\.npy is not what was built \(SHA-256 unreadable"):
+        open_probe_set(built.folder)
+    (built.folder / "manifest.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(ImageError, match="has format 99, this version reads"):
+        open_probe_set(built.folder)
+
+
+def test_a_full_disk_leaves_nothing(make_images, tmp_path, monkeypatch):
+    append = ArrayFile.append
+
+    def append_until_full(self, block):
+        append(self, block)
+        if self.path.name == "images-1.npy":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ArrayFile, "append", append_until_full)
+    with pytest.raises(StudyError, match="No space left on device"):
+        build_probe_set("scramble", make_images(), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_build_leaves_nothing(make_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(_build, "_write_preview", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        build_probe_set("scramble", make_images(), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_build_left_does_not_matter(make_images, tmp_path):
+    whole = build_probe_set("scramble", make_images(), folder=tmp_path)
+    part = tmp_path / f".{whole.folder.name}.part"
+    part.mkdir()
+    (part / "images-9.npy").write_bytes(b"half")
+    shutil.rmtree(whole.folder)
+    assert build_probe_set("scramble", make_images(), folder=tmp_path).manifest == whole.manifest
+    assert [path.name for path in tmp_path.iterdir()] == [whole.folder.name]
+
+
+def test_a_set_that_another_process_builds_is_refused(make_images, tmp_path):
+    levels = probe_recipe("scramble", (32, 32)).levels
+    part = tmp_path / f".scramble-{probe_key('scramble', levels, 1, 0, make_images())}.part"
+    with locked(part, "first"), pytest.raises(StudyError, match="is being built by another process"):
+        build_probe_set("scramble", make_images(), folder=tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_told(make_images, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match="cannot write"):
+        build_probe_set("scramble", make_images(), folder=tmp_path / "file" / "probes")
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ({"name": "scrambel"}, UnknownNameError, "Did you mean 'scramble'"),
+        ({"preset": "fast"}, UnknownNameError, "no preset is called 'fast'"),
+        ({"levels": [{"gird": 2}]}, UnknownNameError, "no setting 'gird'. Did you mean 'grid'"),
+        ({"levels": [{"grid": "many"}]}, SettingError, "setting 'grid' of probe 'scramble'"),
+        ({"levels": [{"grid": 2}, {"grid": 2}]}, SettingError, "given a level twice: grid=2; grid=2"),
+        ({"levels": []}, SettingError, "at least one level and one draw, got 0 and 1"),
+        ({"draws": 0}, SettingError, "at least one level and one draw, got 2 and 0"),
+    ],
+)
+def test_a_recipe_that_cannot_be_built_is_refused(asked, error, message):
+    with pytest.raises(error, match=message):
+        probe_recipe(**{"name": "scramble", "size": (32, 32)} | asked)
+
+
+def test_no_images_are_refused(make_images, tmp_path):
+    with pytest.raises(ImageError, match="was given no images"):
+        build_probe_set("scramble", make_images(0), folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (forget_labels, ValueError, "labels that are not those of the images it kept"),
+        (keep_none, ImageError, "could treat none of the 8 images"),
+        (keep_as_told, ValueError, "kept other images at another level or draw"),
+        (ask_for_masks, TypeError, "asks for masks; what can be supplied: images, labels, index, seed"),
+    ],
+)
+def test_a_probe_that_breaks_its_contract_is_refused(make_images, tmp_path, use, function, error, message):
+    with pytest.raises(error, match=message):
+        build_probe_set(use(function), make_images(), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_preview_shows_clean_images_and_every_level(make_images, tmp_path):
+    built = build_probe_set("localized_noise", make_images(10, 48, 64), folder=tmp_path)
+    with Image.open(built.folder / "preview.png") as page:
+        pixels = np.asarray(page)
+    # Cells of 48 x 64 px are magnified twice (96 / 64, rounded); four columns and six rows of them, with names and gaps.
+    assert pixels.shape[0] > 6 * 96
+    assert pixels.shape[1] > 4 * 128
+    clean = make_images(10, 48, 64).images[0].transpose(1, 2, 0).repeat(2, axis=0).repeat(2, axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(pixels[:160, :200], clean.shape)
+    assert (windows[:, :, 0] == clean).all(axis=(2, 3, 4)).any(), "the first clean image is not on the page"
+
+
+def test_the_preview_of_large_images_with_crops_and_long_names_fits(make_images, tmp_path):
+    clean = make_images(3, 224, 224)
+    long = ImageSet(clean.images, np.full(3, -1), clean.ids, ("a class with a very long name",))
+    built = build_probe_set("scramble", long, levels=[{"grid": 28}, {"grid": 100}], folder=tmp_path)
+    with Image.open(built.folder / "preview.png") as page:
+        assert 3 * 160 < page.width < 3 * 160 + 200
+        assert 3 * 160 < page.height < 3 * 160 + 100
