@@ -1,0 +1,1 @@
+"""Training: the loop, the objective contract, augmentation, checkpoints."""

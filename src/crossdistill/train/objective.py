@@ -1,0 +1,118 @@
+"""What the loop asks of an objective: weighted terms, an optional adversary, optional state. The loop knows no names."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crossdistill.core.errors import SettingError, nearest
+from crossdistill.core.types import Activations, Batch, Clock, Needs
+from crossdistill.ops.losses import cross_entropy
+
+Terms = dict[str, Tensor]
+ROOT_TERM = "ce"
+
+
+def labels_only(batch: Batch, student: Activations, teacher: Activations | None) -> Terms:
+    """The objective of teachers and independents: cross-entropy with the labels, on the clean row of each image."""
+    return {ROOT_TERM: cross_entropy(student.logits[:: batch.views], batch.targets)}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A method made for one pair, with the weights of its terms.
+
+    `function(batch, student, teacher) -> {term: scalar}`. Where it is a module, its parameters that require grad are trained and
+    its state is saved; `adversary(batch, student, teacher)` and `adversary_parameters()` add a second optimiser; `after_step()`
+    is called once for each optimiser step, which is where state such as a memory bank moves.
+    """
+
+    function: Callable[..., Terms] = labels_only
+    weights: Mapping[str, float] = field(default_factory=lambda: {ROOT_TERM: 1.0})
+    needs: Needs = Needs()
+    ramp_epochs: float = 0.0
+
+    @property
+    def module(self) -> nn.Module | None:
+        return self.function if isinstance(self.function, nn.Module) else None
+
+    def weighted(self, terms: Terms, clock: Clock) -> Tensor:
+        """Sum of weight * ramp * term. Raises SettingError where terms and weights do not name the same things."""
+        if unknown := set(terms) ^ set(self.weights):
+            name = sorted(unknown)[0]
+            raise SettingError(f"weights name {sorted(self.weights)}, the objective gave {sorted(terms)}: '{name}' is on one side only")
+        return torch.stack([self._weight(name, clock) * value for name, value in terms.items()]).sum()
+
+    def _weight(self, name: str, clock: Clock) -> float:
+        if name == ROOT_TERM or not self.ramp_epochs:
+            return self.weights[name]
+        epochs_done = clock.step / (clock.steps / clock.epochs)
+        return self.weights[name] * min(1.0, epochs_done / self.ramp_epochs)
+
+    @property
+    def adversary(self) -> Callable[..., Terms] | None:
+        return getattr(self.function, "adversary", None)
+
+    def adversary_parameters(self) -> list[nn.Parameter]:
+        return list(self.function.adversary_parameters()) if self.adversary else []  # type: ignore[attr-defined]
+
+    def auxiliary_parameters(self) -> list[nn.Parameter]:
+        """The objective's own trained parameters, the adversary's apart."""
+        if self.module is None:
+            return []
+        adversarial = {id(parameter) for parameter in self.adversary_parameters()}
+        return [p for p in self.module.parameters() if p.requires_grad and id(p) not in adversarial]
+
+    def train_mode(self) -> None:
+        """Train mode for what is trained; submodules without a trained parameter (a warmed-up head) stay in eval mode."""
+        if self.module is None:
+            return
+        self.module.train()
+        for child in self.module.modules():
+            parameters = list(child.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                child.eval()
+
+    def after_step(self) -> None:
+        if hook := getattr(self.function, "after_step", None):
+            hook()
+
+
+def method_weights(published: Mapping[str, float], *, weight: float, weights: Mapping[str, float]) -> dict[str, float]:
+    """The published weights, those in `weights` replaced, every term but `ce` multiplied by `weight`.
+
+    >>> method_weights({"ce": 0.1, "kd": 0.9}, weight=2.0, weights={"ce": 1.0})
+    {'ce': 1.0, 'kd': 1.8}
+    """
+    for name in weights:
+        if name not in published:
+            raise SettingError(f"there is no term '{name}' to weigh.{nearest(name, published)} The terms: {', '.join(published)}")
+    return {name: weights.get(name, value) * (1.0 if name == ROOT_TERM else weight) for name, value in published.items()}
+
+
+def make_objective(
+    plugin: Any, settings: Mapping[str, Any], weights: Mapping[str, float], *, student: Any, teacher: Any, images: Any, rng: torch.Generator,
+    warm: nn.Module | None = None, ramp_epochs: float = 0.0,
+) -> Objective:  # fmt: skip
+    """The objective of a method plug-in for one pair. Raises SettingError with the method's own sentence where it refuses the pair."""
+    needs = plugin_needs(plugin, settings, student.shapes(), teacher.shapes())
+    supplied = {"warm": warm} if warm is not None else {}
+    function = plugin.function(student, teacher, images, rng, **supplied, **settings)
+    if isinstance(function, nn.Module):
+        function.to(next(student.parameters()).device)
+    return Objective(function, weights, needs, ramp_epochs)
+
+
+def plugin_needs(plugin: Any, settings: Mapping[str, Any], student_shapes: Any, teacher_shapes: Any) -> Needs:
+    """What a method asks of the engine for this pair; raises SettingError with its refusal."""
+    ask: Callable[..., Needs] | None = plugin.facts["needs"]
+    needs = ask(settings, student_shapes, teacher_shapes) if ask else Needs()
+    if needs.refusal:
+        raise SettingError(f"method '{plugin.name}' cannot be used here: {needs.refusal}")
+    return needs
+
+
+def trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    return [parameter for parameter in parameters if parameter.requires_grad]

@@ -1,0 +1,137 @@
+"""The loop itself: exact resume, interruptions, losses that are not finite, determinism."""
+
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+import torch
+
+from crossdistill.core.errors import DivergedError, SettingError, StudyError
+from crossdistill.core.types import Activations, Batch
+from crossdistill.ops.losses import cross_entropy
+from crossdistill.train.loop import refuse_class_mismatch, smoothed_targets
+from crossdistill.train.objective import Objective
+
+
+def call_at_step(training: Any, number: int, action: Any) -> None:
+    step = training._step
+
+    def stepped(index: Any, epoch: int) -> None:
+        if training.clock.step == number:
+            action()
+        step(index, epoch)
+
+    training._step = stepped
+
+
+def test_the_same_call_gives_the_same_bytes_and_another_seed_gives_others(bench: Any, copied_weights: Any, same_bytes: Any) -> None:
+    first, second, other = (bench.training(folder=name) for name in ("first", "second", "other"))
+    other.who = (0, "student", 1)
+    for training in (first, second, other):
+        training.run()
+    assert same_bytes(copied_weights(first.network), copied_weights(second.network))
+    assert not same_bytes(copied_weights(first.network), copied_weights(other.network))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_control_c_saves_the_state_and_the_same_command_ends_with_the_same_bytes(
+    bench: Any, copied_weights: Any, same_bytes: Any, optimizer: str
+) -> None:
+    whole = bench.training(folder="whole", optimizer=optimizer)
+    whole.run()
+    stopped = bench.training(folder="stopped", optimizer=optimizer)
+    call_at_step(stopped, 4, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    assert stopped.clock.step == 5  # the step was finished before the state was saved
+    resumed = bench.training(folder="stopped", optimizer=optimizer)
+    history = resumed.run()
+    assert same_bytes(copied_weights(whole.network), copied_weights(resumed.network))
+    timing = {"seconds", "images_per_second"}
+    assert [row.model_dump(exclude=timing) for row in history] == [row.model_dump(exclude=timing) for row in whole.history]
+
+
+def test_a_finished_training_is_not_run_again(bench: Any) -> None:
+    bench.training().run()
+    again = bench.training()
+    call_at_step(again, 6, lambda: pytest.fail("a step was run"))
+    assert len(again.run()) == 2
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(bench: Any, copied_weights: Any, same_bytes: Any) -> None:
+    whole = bench.training(folder="whole")
+    whole.run()
+    bench.training(folder="damaged").run()
+    newest = max((bench.folder / "damaged" / "checkpoint").iterdir())
+    content = bytearray((newest / "tensors.safetensors").read_bytes())
+    content[-3] ^= 255
+    (newest / "tensors.safetensors").write_bytes(content)
+    resumed = bench.training(folder="damaged")
+    resumed.run()
+    assert same_bytes(copied_weights(whole.network), copied_weights(resumed.network))
+
+
+def test_training_is_refused_where_every_checkpoint_is_damaged(bench: Any) -> None:
+    bench.training().run()
+    for path in (bench.folder / "run" / "checkpoint").iterdir():
+        (path / "tensors.safetensors").write_bytes(b"not weights")
+    with pytest.raises(StudyError, match="every checkpoint in .* is damaged"):
+        bench.training().run()
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_state(bench: Any) -> None:
+    def breaks_at_step_four(batch: Batch, student: Activations, teacher: Any) -> dict[str, torch.Tensor]:
+        return {"ce": cross_entropy(student.logits, batch.targets) * (float("nan") if batch.clock.step == 4 else 1.0)}
+
+    with pytest.raises(DivergedError, match=r"not finite at step 4 \(epoch 2\).*Lower `learning_rate`"):
+        bench.training(Objective(breaks_at_step_four)).run()
+    kept = list((bench.folder / "run" / "checkpoint").iterdir())
+    assert [path.name for path in kept] == ["step-000000003"]
+    assert json.loads((kept[0] / "state.json").read_text())["step"] == 3
+
+
+def test_only_the_last_two_checkpoints_are_kept(bench: Any) -> None:
+    bench.training(epochs=4).run()
+    assert sorted(path.name for path in (bench.folder / "run" / "checkpoint").iterdir()) == ["step-000000009", "step-000000012"]
+
+
+def test_the_log_has_a_line_for_each_epoch(bench: Any) -> None:
+    bench.training(epochs=3).run()
+    rows = [json.loads(line) for line in (bench.folder / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[0]["loss"] == pytest.approx(rows[0]["terms"]["ce"])
+    assert 0 <= rows[-1]["validation_accuracy"] <= 1
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(bench: Any) -> None:
+    whole, parts = bench.training(accumulate=1), bench.training(accumulate=4)
+    gradients = []
+    for training in (whole, parts):
+        training.network.eval()  # BatchNorm's batch statistics would differ between micro-batches
+        index = torch.arange(8)
+        for rows in index.chunk(training.recipe.accumulate):
+            training._accumulate(training._batch(rows, 0), share=len(rows) / len(index))
+        gradients.append(torch.cat([p.grad.flatten() for p in training.main if p.grad is not None]))
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-6)  # float32 sums in another order
+
+
+def test_gradient_reaches_the_first_layer(bench: Any) -> None:
+    training = bench.training()
+    training._accumulate(training._batch(torch.arange(8), 0), share=1.0)
+    assert next(training.network.parameters()).grad.abs().sum() > 0
+
+
+def test_targets_are_smoothed_and_empty_without_a_label() -> None:
+    targets = smoothed_targets(torch.tensor([1, -1]), 4, 0.2)
+    assert targets[0].tolist() == pytest.approx([0.05, 0.85, 0.05, 0.05])
+    assert targets[1].tolist() == [0, 0, 0, 0]
+    assert float(cross_entropy(torch.zeros(2, 4), targets)) == pytest.approx(float(torch.tensor(4.0).log()))  # of the one labelled row
+
+
+def test_teacher_and_student_must_tell_the_same_classes_apart(bench: Any) -> None:
+    from crossdistill.models._build import build_network
+
+    with pytest.raises(SettingError, match="the teacher was trained on 5 classes, the student has 3"):
+        refuse_class_mismatch(bench.student(), build_network("small/resnet8", 5, (16, 16)))
