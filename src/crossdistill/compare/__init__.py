@@ -1,0 +1,8 @@
+"""From observations to the two tables: what every network scored, and what its students inherited (torch-free)."""
+
+from crossdistill.compare.contrasts import inheritance_table
+from crossdistill.compare.observed import Contrast, ObservedRun, Pair
+from crossdistill.compare.results import results_table
+from crossdistill.compare.tables import read_table, write_table
+
+__all__ = ["Contrast", "ObservedRun", "Pair", "inheritance_table", "read_table", "results_table", "write_table"]

@@ -1,0 +1,196 @@
+"""The results table: every metric on every set of every network where its inputs exist."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from crossdistill.compare.observed import AVERAGE, CLEAN, Answers, ObservedRun, Pair, curve, levels, shared_index
+from crossdistill.core import registry
+from crossdistill.core.records import ResultRow
+from crossdistill.core.types import Estimate
+
+FEWEST_LEVELS = 3
+"""A curve with fewer levels than this is labelled so."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a figure stands: the set, how many images a probe could not treat, and a note for the reader."""
+
+    probe: str
+    level: str
+    n_rejected: int = 0
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class TaughtBy:
+    """The teacher network and the teacher run that a figure refers to."""
+
+    network: str
+    run: str
+
+
+def results_table(runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> list[ResultRow]:
+    """One row per network, set, level and figure, with intervals over images.
+
+    A metric is applied wherever all its inputs exist. Probes with several levels also get the level "auc", the mean over the
+    levels, taken inside each image. An independent is compared with every teacher run that taught a student of its own
+    network and seed; those rows name the teacher.
+    """
+    by_name = {run.record.run: run for run in runs}
+    return [row for run in runs for row in _rows_of_run(run, [by_name[t.run] for t in _teachers(run, runs, pairs) if t.run in by_name])]
+
+
+def clean_answers(run: ObservedRun) -> Answers:
+    """A run's answers to the clean test images."""
+    return Answers.over([run.observations[CLEAN]])
+
+
+def correct(answers: Answers) -> np.ndarray:
+    """Right or wrong, [images] or [draws, images]."""
+    return answers.decisions == answers.labels
+
+
+def chance_level(labels: np.ndarray) -> float:
+    """What the best constant answer scores: the largest class share."""
+    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+
+
+def _teachers(run: ObservedRun, runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> list[TaughtBy]:
+    """Whom a run is compared with: its own teacher, or for an independent the teachers of its seed's students."""
+    record = run.record
+    if record.teacher and record.teacher_run:
+        return [TaughtBy(record.teacher, record.teacher_run)]
+    wanted = {pair.teacher for pair in pairs if pair.student == record.student and record.arm == "independent"}
+    taught = (
+        TaughtBy(other.record.teacher, other.record.teacher_run)
+        for other in runs
+        if other.record.teacher in wanted and other.record.teacher_run
+        if (other.record.student, other.record.seed) == (record.student, record.seed)
+    )
+    return list(dict.fromkeys(taught))
+
+
+def _rows_of_run(run: ObservedRun, teachers: Sequence[ObservedRun]) -> Iterator[ResultRow]:
+    clean = clean_answers(run) if CLEAN in run.observations else None
+    observed = levels(run)
+    curves_of_teachers = [{probe: curve(of) for probe, of in levels(teacher).items()} for teacher in teachers]
+    probed = _probed_images(run)
+    for probe, of_probe in observed.items():
+        for level, answers in curve(of_probe).items():
+            lost = len(np.setdiff1d(probed, answers.index)) if _paired(probe, answers, clean) else 0
+            place = Place(probe, level, lost, _note(level, len(of_probe)))
+            inputs = _inputs(probe, answers, clean)
+            yield from _figures(run, place, inputs, _applicable(inputs))
+            for teacher, curves in zip(teachers, curves_of_teachers, strict=True):
+                if theirs := curves.get(probe, {}).get(level):
+                    yield from _against_teacher(run, teacher, place, clean, answers, theirs)
+
+
+def _against_teacher(
+    run: ObservedRun, teacher: ObservedRun, place: Place, clean: Answers | None, answers: Answers, theirs: Answers
+) -> Iterator[ResultRow]:
+    """The rows of the metrics that also read the teacher's answers, over the images that both answered."""
+    kept = shared_index([answers.index, theirs.index])
+    if not len(kept):
+        return
+    own = _inputs(place.probe, answers.at(kept), clean)
+    inputs = {**own, "student_logits": answers.at(kept).logits, "teacher_logits": theirs.at(kept).logits}
+    taught_by = TaughtBy(teacher.record.student, teacher.record.run)
+    yield from _figures(run, place, inputs, _applicable(inputs) - _applicable(own), taught_by)
+
+
+def _applicable(inputs: Mapping[str, Any]) -> set[str]:
+    """The metrics all of whose inputs are there."""
+    return {name for name, (_, needed) in _metrics().items() if needed <= inputs.keys()}
+
+
+def _figures(
+    run: ObservedRun, place: Place, inputs: Mapping[str, Any], metrics: set[str], taught_by: TaughtBy | None = None
+) -> Iterator[ResultRow]:
+    for metric in sorted(metrics):
+        function, needed = _metrics()[metric]
+        for figure, estimate in _named(metric, function(**{name: inputs[name] for name in needed})).items():
+            yield _row(run, place, figure, estimate, taught_by)
+
+
+def _inputs(probe: str, answers: Answers, clean: Answers | None) -> dict[str, Any]:
+    """What metrics may read of one set, by name; see `crossdistill.metrics`."""
+    inputs: dict[str, Any] = {"logits_or_decisions": answers.decisions, "decisions": answers.decisions, "logits": answers.logits}
+    inputs |= {f"{factor}_labels": values for factor, values in answers.factors.items()}
+    if not answers.labelled:
+        return inputs
+    inputs |= {"labels": answers.labels, "chance": chance_level(answers.labels)}
+    if clean is not None and _paired(probe, answers, clean):
+        same_images = clean.at(answers.index)
+        if not np.array_equal(same_images.labels, answers.labels):
+            raise ValueError(f"probe '{probe}' has other labels than the clean images of the same index: its labels are misaligned")
+        inputs |= {"probe_correct": correct(answers), "clean_correct": correct(same_images)}
+    return inputs
+
+
+def _paired(probe: str, answers: Answers, clean: Answers | None) -> bool:
+    """Whether a set shows the clean test images again; an extra set of its own split does not."""
+    return clean is not None and probe != CLEAN[0] and answers.split == clean.split
+
+
+def _probed_images(run: ObservedRun) -> np.ndarray:
+    """The test images that any probe of a run holds: those that were to be probed."""
+    if CLEAN not in run.observations:
+        return np.empty(0, dtype=np.int64)
+    split = run.observations[CLEAN].split
+    held = [seen.index for key, seen in run.observations.items() if key != CLEAN and seen.split == split]
+    return np.unique(np.concatenate(held)) if held else np.empty(0, dtype=np.int64)
+
+
+def _note(level: str, n_levels: int) -> str | None:
+    return f"curve of {n_levels} levels" if level == AVERAGE and n_levels < FEWEST_LEVELS else None
+
+
+@cache
+def _metrics() -> dict[str, tuple[Callable[..., Any], frozenset[str]]]:
+    """{name: (function, the inputs it cannot do without)} of every metric."""
+    functions = {name: registry.get("metric", name).function for name in registry.names("metric")}
+    return {
+        name: (function, frozenset(p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty))
+        for name, function in functions.items()
+    }
+
+
+def _named(metric: str, result: Estimate | Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """One figure under the metric's name, several as `metric_figure`. Raises ValueError for NaN."""
+    figures = {metric: result} if isinstance(result, Estimate) else {f"{metric}_{figure}": e for figure, e in result.items()}
+    for name, estimate in figures.items():
+        if any(math.isnan(number) for number in (estimate.value, estimate.low, estimate.high) if number is not None):
+            raise ValueError(f"metric '{name}' returned NaN; return Estimate.not_measurable with the reason instead")
+    return figures
+
+
+def _row(run: ObservedRun, place: Place, metric: str, estimate: Estimate, taught_by: TaughtBy | None) -> ResultRow:
+    record = run.record
+    return ResultRow(
+        run=record.run,
+        arm=record.arm,
+        method=record.method,
+        teacher=taught_by.network if taught_by else record.teacher,
+        student=record.student,
+        seed=record.seed,
+        probe=place.probe,
+        level=place.level,
+        metric=metric,
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        n=estimate.n,
+        unit=estimate.unit,
+        status=estimate.status,
+        reason=estimate.reason or place.note,
+        n_rejected=place.n_rejected,
+        teacher_run=taught_by.run if taught_by else record.teacher_run,
+    )

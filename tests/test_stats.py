@@ -1,0 +1,171 @@
+"""Intervals and tests against statsmodels, scipy, and slow readings of their formulas."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower
+from statsmodels.stats.proportion import proportion_confint
+
+from crossdistill import stats
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1))
+@settings(max_examples=50, deadline=None)
+def test_wilson_agrees_with_statsmodels(n, share):
+    successes = round(share * n)
+    assert stats.wilson(successes, n) == pytest.approx(proportion_confint(successes, n, method="wilson"), abs=1e-12)
+
+
+def test_wilson_refuses_more_successes_than_trials():
+    with pytest.raises(ValueError, match="got 3 of 2"):
+        stats.wilson(3, 2)
+
+
+def test_wilson_refuses_no_trials():
+    with pytest.raises(ValueError, match="n > 0, got 0 of 0"):
+        stats.wilson(0, 0)
+
+
+def test_the_interval_of_a_share_is_wilsons_with_one_draw():
+    hits = np.repeat([1.0, 0.0], [30, 70])
+    assert stats.share_interval(hits, np.ones(100)) == pytest.approx(stats.wilson(30, 100), abs=1e-12)
+
+
+def test_the_interval_of_a_ratio_is_wilsons_of_those_that_count_with_one_draw():
+    hits, totals = np.repeat([1.0, 0.0, 0.0], [30, 20, 50]), np.repeat([1.0, 1.0, 0.0], [30, 20, 50])
+    assert stats.share_interval(hits, totals) == pytest.approx(stats.wilson(30, 50), abs=1e-12)
+
+
+def test_equal_draws_of_an_image_add_no_information():
+    hits = np.repeat([1.0, 0.0], [30, 70])  # the mean over 5 draws that always agree
+    assert stats.share_interval(hits, np.ones(100), draws=5) == pytest.approx(stats.wilson(30, 100), abs=1e-12)
+
+
+def test_draws_never_count_for_more_than_their_number_of_answers():
+    half_right = np.full(100, 0.5)  # no spread between images at all
+    assert stats.share_interval(half_right, np.ones(100), draws=2) == pytest.approx(stats.wilson(100, 200), abs=1e-12)
+
+
+def test_draws_of_always_right_images_count_as_images():
+    assert stats.share_interval(np.ones(50), np.ones(50), draws=4) == stats.wilson(50, 50)
+
+
+def test_the_interval_over_draws_covers_the_truth():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        ease = generator.beta(1, 1, size=200)  # each image has its own chance of a right answer; the mean is 0.5
+        hits = generator.binomial(3, ease) / 3
+        low, high = stats.share_interval(hits, np.ones(200), draws=3)
+        covered += low <= 0.5 <= high
+    assert 0.92 <= covered / 400 <= 0.98  # 95 % within about 3 standard errors of 400 trials
+
+
+def test_the_interval_of_a_mean_is_students():
+    values = np.array([1.0, 2.0, 4.0, 7.0])
+    expected = scipy_stats.t.interval(0.95, 3, loc=3.5, scale=scipy_stats.sem(values))
+    assert stats.mean_interval(values) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_interval_of_a_mean_refuses_a_single_value():
+    with pytest.raises(ValueError, match="at least 2 values, got 1"):
+        stats.mean_interval(np.array([1.0]))
+
+
+def test_the_bootstrap_agrees_with_resampling_image_by_image():
+    generator = np.random.default_rng(1)
+    columns = generator.integers(0, 2, size=(300, 2)).astype(float)
+    slow = np.array([np.subtract(*columns[generator.integers(0, 300, 300)].mean(axis=0)) for _ in range(4000)])
+    found = stats.paired_bootstrap(columns, lambda means: means[:, 0] - means[:, 1], "test", resamples=4000)
+    # Percentiles of 4,000 resamples of a statistic with a standard error of 0.04 wobble by about 0.002.
+    assert found == pytest.approx(np.percentile(slow, [2.5, 97.5]), abs=0.008)
+
+
+def test_the_bootstrap_keeps_columns_paired():
+    column = np.random.default_rng(2).integers(0, 2, 200).astype(float)
+    found = stats.paired_bootstrap(np.stack([column, column], axis=1), lambda means: means[:, 0] - means[:, 1], "test")
+    assert found == (0.0, 0.0)
+
+
+def test_the_bootstrap_depends_on_its_key_alone():
+    columns = np.random.default_rng(3).normal(size=(50, 1))
+    first, again, other = (stats.paired_bootstrap(columns, lambda means: means[:, 0], key) for key in ("a", "a", "b"))
+    assert first == again != other
+
+
+def test_the_bootstrap_does_not_depend_on_the_order_of_images():
+    columns = np.random.default_rng(4).integers(0, 2, size=(80, 2)).astype(float)
+    assert stats.paired_bootstrap(columns, lambda m: m[:, 0], "k") == stats.paired_bootstrap(columns[::-1], lambda m: m[:, 0], "k")
+
+
+@given(st.integers(2, 8), st.integers(2, 8), st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_welch_agrees_with_scipy(n_a, n_b, seed):
+    generator = np.random.default_rng(seed)
+    a, b = generator.normal(0.5, 0.03, n_a), generator.normal(0.45, 0.01, n_b)
+    expected = scipy_stats.ttest_ind(a, b, equal_var=False)
+    interval = expected.confidence_interval()
+    found = stats.welch(a, b)
+    assert (found.p, found.low, found.high) == pytest.approx((expected.pvalue, interval.low, interval.high), abs=1e-9)
+    assert found.spread.freedom == pytest.approx(expected.df)
+
+
+def test_welch_works_where_one_arm_has_no_spread():
+    found = stats.welch(np.array([1.0, 1.0, 1.0]), np.array([0.4, 0.6]))
+    assert found.difference == pytest.approx(0.5)
+    assert found.spread.freedom == pytest.approx(1)  # those of the other arm
+
+
+@pytest.mark.parametrize(("a", "b", "words"), [([1.0], [1.0, 2.0], "at least 2 runs"), ([1.0, 1.0], [2.0, 2.0], "no spread")])
+def test_welch_refuses_what_it_cannot_judge(a, b, words):
+    with pytest.raises(ValueError, match=words):
+        stats.welch(np.array(a), np.array(b))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 40])
+def test_the_smallest_detectable_effect_agrees_with_statsmodels(n):
+    expected = TTestIndPower().solve_power(nobs1=n, alpha=0.05, power=0.8)  # in standard deviations
+    found = stats.minimum_detectable_effect(*stats.difference_spread(1 / n, n - 1, 1 / n, n - 1))
+    # statsmodels adds the chance of a finding in the wrong tail, under 1e-5 of power.
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_smallest_detectable_effect_of_a_known_spread_is_the_normal_one():
+    assert stats.minimum_detectable_effect(1.0, np.inf) == pytest.approx(1.9600 + 0.8416, abs=1e-3)
+
+
+@pytest.mark.parametrize("effect", [0.3, 0.8, 1.5, 4.0])
+def test_the_runs_needed_agree_with_statsmodels(effect):
+    expected = TTestIndPower().solve_power(effect_size=effect, alpha=0.05, power=0.8)
+    assert stats.runs_needed(effect, 1.0, 1.0) == int(np.ceil(expected))
+
+
+def test_unequal_spreads_need_the_runs_that_simulation_needs():
+    runs = stats.runs_needed(1.0, 1.0, 0.1)
+    assert runs is not None
+    generator = np.random.default_rng(5)
+    a, b = generator.normal(1.0, 1.0, (4000, runs)), generator.normal(0.0, 0.1**0.5, (4000, runs))
+    power = (scipy_stats.ttest_ind(a, b, axis=1, equal_var=False).pvalue < 0.05).mean()
+    assert 0.77 <= power <= 0.90  # 80 %, rounded up to whole runs; 4,000 studies have a standard error of 0.6 %
+
+
+@pytest.mark.parametrize(("difference", "variance"), [(0.0, 1.0), (1.0, 0.0), (1e-6, 1.0)])
+def test_no_number_of_runs_is_needed_where_none_would_do(difference, variance):
+    assert stats.runs_needed(difference, variance, variance) is None
+
+
+def test_a_negative_difference_needs_as_many_runs():
+    assert stats.runs_needed(-0.8, 1.0, 1.0) == stats.runs_needed(0.8, 1.0, 1.0)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_holm_agrees_with_statsmodels(p_values):
+    assert stats.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
+
+
+def test_holm_of_an_empty_family_is_empty():
+    assert stats.holm([]) == []
