@@ -35,18 +35,20 @@ def test_the_same_call_gives_the_same_bytes_and_another_seed_gives_others(bench:
     assert not same_bytes(copied_weights(first.network), copied_weights(other.network))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_control_c_saves_the_state_and_the_same_command_ends_with_the_same_bytes(
-    bench: Any, copied_weights: Any, same_bytes: Any, optimizer: str
+    bench: Any, copied_weights: Any, same_bytes: Any, optimizer: str, layout: torch.memory_format
 ) -> None:
-    whole = bench.training(folder="whole", optimizer=optimizer)
+    student = lambda: bench.student().to(memory_format=layout)  # noqa: E731
+    whole = bench.training(folder="whole", optimizer=optimizer, network=student())
     whole.run()
-    stopped = bench.training(folder="stopped", optimizer=optimizer)
+    stopped = bench.training(folder="stopped", optimizer=optimizer, network=student())
     call_at_step(stopped, 4, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
     assert stopped.clock.step == 5  # the step was finished before the state was saved
-    resumed = bench.training(folder="stopped", optimizer=optimizer)
+    resumed = bench.training(folder="stopped", optimizer=optimizer, network=student())
     history = resumed.run()
     assert same_bytes(copied_weights(whole.network), copied_weights(resumed.network))
     timing = {"seconds", "images_per_second"}

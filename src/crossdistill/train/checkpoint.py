@@ -80,3 +80,7 @@ def unpack_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: Mappi
             i, field = path.removeprefix(f"{name}.").split(".", 1)
             state.setdefault(int(i), {})[field] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, fields in optimizer.state.items():
+        for field, value in fields.items():
+            if value.shape == parameter.shape:  # in the parameter's memory layout, as it was: another layout sums in another order
+                fields[field] = torch.empty_like(parameter).copy_(value)

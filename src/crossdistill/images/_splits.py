@@ -1,0 +1,111 @@
+"""The way in: a source's name and settings become training, validation and test images, the same ones every time."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from crossdistill.core.errors import ImageError, SettingError
+from crossdistill.core.registry import get
+from crossdistill.core.seeds import permutation
+from crossdistill.core.types import UNLABELLED, ImageSet, Splits
+from crossdistill.images._cache import decoded, taken
+
+TEST_SHARE = 5  # a source without a test split gives one in five of its images to it
+
+
+def parse_source(text: str) -> tuple[str, dict[str, Any]]:
+    """A source as written on the command line, NAME or NAME:PATH, as its name and settings.
+
+    >>> parse_source("trifeature"), parse_source("huggingface:owner/name")
+    (('trifeature', {}), ('huggingface', {'path': 'owner/name'}))
+    """
+    name, colon, path = text.partition(":")
+    if not name or (colon and not path):
+        raise SettingError(f"images are given as NAME or NAME:PATH (trifeature, folder:photos, huggingface:owner/name), got '{text}'")
+    return name, {"path": path} if colon else {}
+
+
+def load_splits(
+    source: str,
+    settings: Mapping[str, Any] = {},
+    *,
+    train_images: int | None = None,
+    validation_images: int | None = None,
+    test_images: int | None = None,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Splits:
+    """Training, validation and test images of a source, decoded at the first call and memory-mapped from then on.
+
+    Validation (by default a tenth of `train_images`, or of all training images) is cut from the training images first; then
+    training and test are limited to the counts given. Every cut keeps the shares of the classes and depends on `seed` alone. A
+    source without a test split gives a fifth of its images, whatever the seed. `progress(step, done, total)` is told of decoding.
+    Raises UnknownNameError, SettingError and ImageError, with what to do.
+    """
+    plugin = get("images", source)
+    stored = decoded(source, plugin.version, plugin.function(**plugin.parse(settings)), progress)
+    train = stored.pop("train")
+    test = stored.pop("test", None)
+    if test is None:
+        train, test = _cut(train, "test", max(1, len(train) // TEST_SHARE), 0)
+    _require_labels(test, source)
+    train, validation = _cut(train, "validation", _validation_count(train_images, validation_images, len(train)), seed)
+    return Splits(_limited(train, train_images, seed), validation, _limited(test, test_images, seed), stored)
+
+
+def stratified_rows(labels: np.ndarray, count: int, *key: str | int) -> np.ndarray:
+    """`count` row numbers, sorted, drawn so that each label keeps its share to within one image (largest remainders).
+
+    >>> labels = np.array([0, 0, 0, 0, 1, 1])
+    >>> labels[stratified_rows(labels, 3, "example")].tolist()
+    [0, 0, 1]
+    """
+    values, sizes = np.unique(labels, return_counts=True)
+    exact = count * sizes / len(labels)
+    quotas = np.floor(exact).astype(int)
+    quotas[np.argsort(quotas - exact, kind="stable")[: count - quotas.sum()]] += 1
+    chosen = [
+        np.flatnonzero(labels == value)[permutation(size, *key, int(value))[:quota]]
+        for value, size, quota in zip(values, sizes, quotas, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def _validation_count(train_images: int | None, validation_images: int | None, available: int) -> int:
+    if validation_images is not None and validation_images < 1:
+        raise SettingError(f"validation_images must be at least 1, got {validation_images}")
+    return validation_images or max(1, min(train_images or available, available) // 10)
+
+
+def _cut(images: ImageSet, name: str, count: int, seed: int) -> tuple[ImageSet, ImageSet]:
+    """What is left, and the `count` labelled images cut from it under the new name."""
+    labelled = np.flatnonzero(images.labels != UNLABELLED)
+    if count >= len(images) or count > len(labelled):
+        raise ImageError(
+            f"{count} images cannot be cut for {name}: there are {len(images)} training images, {len(labelled)} of them with a label, "
+            "and some must stay for training"
+        )
+    rows = labelled[stratified_rows(images.labels[labelled], count, "images", name, seed)]
+    rest = np.setdiff1d(np.arange(len(images)), rows, assume_unique=True)
+    about = {**images.provenance, "split": name, "cut_from": "train", "cut": f"{count} images, stratified by label, seed {seed}"}
+    return taken(images, rest), replace(taken(images, rows), provenance=about)
+
+
+def _limited(images: ImageSet, count: int | None, seed: int) -> ImageSet:
+    if count is None:
+        return images
+    split = images.provenance["split"]
+    if not 1 <= count <= len(images):
+        raise ImageError(f"{split}_images must be 1 to {len(images)} (what is there, less what validation took), got {count}")
+    return taken(images, stratified_rows(images.labels, count, "images", split, "limit", seed))
+
+
+def _require_labels(test: ImageSet, source: str) -> None:
+    unlabelled = int((test.labels == UNLABELLED).sum())
+    if unlabelled:
+        raise ImageError(
+            f"{unlabelled} of {len(test)} test images of '{source}' have no label, so nothing can be measured on them: "
+            "give a test split with labels, or leave it out (a fifth of the training images is then kept for testing)"
+        )
