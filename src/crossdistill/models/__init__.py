@@ -1,0 +1,1 @@
+"""Sources of models: one file each, giving a Network."""

@@ -1,0 +1,1 @@
+"""Shared torch pieces: the Network wrapper, taps, layouts, modes."""

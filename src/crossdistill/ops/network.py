@@ -1,0 +1,191 @@
+"""One wrapper around any classifier: it owns its input size and normalisation, and one forward pass gives logits and every tap."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossdistill.core.errors import CrossdistillError, SettingError
+from crossdistill.core.types import Activations, FeatureMap
+from crossdistill.ops.hook_reader import HookReader
+from crossdistill.ops.layouts import tokens_from_grid, widened_map
+from crossdistill.ops.losses import widened
+from crossdistill.ops.modes import evaluating
+from crossdistill.ops.taps import TAPS, Reader, Reading, checked_taps
+from crossdistill.ops.timm_reader import TimmReader, is_timm_like
+
+Readout = Literal["class", "mean_heads", "mean_heads_dense"]
+READOUTS: tuple[Readout, ...] = ("class", "mean_heads", "mean_heads_dense")
+
+
+class Network(nn.Module):
+    """Any classifier, with its own resize and normalisation, and its taps.
+
+    `network(images, taps)` takes uint8 or [0, 1] images [batch, 3, height, width] of any size and returns Activations from
+    one forward pass. `mean` and `std` are what the model was made for, on the [0, 1] scale. `readout` says which heads make
+    the prediction: the class head, the mean of the heads' logits, or the mean of those and of the last head's dense logits
+    averaged over positions (CSKD's read-out). A network with several heads predicts with their mean unless told otherwise.
+    `model_name` and `settings` say how to build it again; `notes` holds sentences for the reader of a report.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        n_classes: int,
+        input_size: tuple[int, int],
+        *,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+        model_name: str = "",
+        settings: Mapping[str, Any] | None = None,
+        notes: Iterable[str] = (),
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.n_classes = n_classes
+        self.input_size = input_size
+        self.model_name = model_name
+        self.settings = dict(settings or {})
+        self.notes = list(notes)
+        self.extra_heads = nn.ModuleDict()
+        # Saved with the weights: a network without its normalisation is another network.
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
+        self.reader = self._find_reader()
+        self.readout: Readout = "mean_heads" if len(self.heads) > 1 else "class"
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The names of the heads; "class" comes first."""
+        return (*self.reader.classifiers(self.model), *self.extra_heads)
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The taps that `forward` takes."""
+        return (*self.reader.stages, *TAPS[4:])
+
+    @property
+    def family(self) -> Literal["cnn", "token"]:
+        """How positions are mixed. "token": patches that do not overlap, then attention or MLPs. "cnn": convolutions that overlap.
+
+        A hybrid (MaxViT, CoAtNet) counts as "cnn", since it has the locality of its convolutions, unless it carries a class token.
+        """
+        overlapping = any(isinstance(m, nn.Conv2d) and max(m.kernel_size) > max(m.stride) for m in self.model.modules())
+        return "cnn" if overlapping and not self.reader.n_prefix else "token"
+
+    @property
+    def n_prefix(self) -> int:
+        """The number of class, distillation and register tokens."""
+        return self.reader.n_prefix
+
+    @property
+    def n_parameters(self) -> int:
+        """All parameters, trained or not, heads included."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def add_head(self, name: str) -> nn.Linear:
+        """A further linear head on the pooled vector, initialised from torch's global generator; the read-out stays as it is."""
+        if name in self.heads:
+            raise ValueError(f"the network has a head '{name}' already: {', '.join(self.heads)}")
+        head = nn.Linear(self.shapes()["pooled"][0], self.n_classes).to(self.mean.device)
+        self.extra_heads[name] = head
+        return head
+
+    def forward(self, images: Tensor, taps: Iterable[str] = ()) -> Activations:
+        """Logits, heads and the taps asked for; half precision comes back as float32.
+
+        Raises UnknownNameError for a tap that the network has not.
+        """
+        wanted = checked_taps(taps, self.taps)
+        with_dense = "dense" in wanted or self.readout == "mean_heads_dense"
+        maps = wanted - {"pooled", "dense"} | ({"last"} if with_dense else set())
+        with_pooled = "pooled" in wanted or bool(self.extra_heads)
+        reading = self.reader.read(self.model, self.normalised(images), maps, pooled=with_pooled)
+        heads = {name: widened(logits) for name, logits in self._all_heads(reading).items()}
+        dense = self._dense(reading.maps["last"]) if with_dense else {}
+        return Activations(
+            logits=self._read_out(widened(reading.logits), heads, dense),
+            pooled=widened(reading.pooled["class"]) if "pooled" in wanted else None,
+            stages={name: widened_map(value) for name, value in reading.maps.items() if name in wanted},
+            heads=heads,
+            dense=dense if "dense" in wanted else {},
+        )
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """The images as the model takes them: at its input size, in its precision, normalised by its mean and std."""
+        scale = self.std.reciprocal()
+        shift = -self.mean * scale
+        if images.dtype == torch.uint8:
+            scale = scale / 255
+        else:
+            images = images.to(self.mean.dtype)
+        if tuple(images.shape[-2:]) != self.input_size:
+            images = F.interpolate(images.to(self.mean.dtype), self.input_size, mode="bilinear", antialias=True)
+        # One pass that also turns uint8 into floats, one in place: addcmul with broadcast factors is eight times slower on a CPU.
+        return torch.mul(images, scale).add_(shift)
+
+    @torch.no_grad()
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one image's value at every tap, and of its logits: {"stage1": (channels, height, width), ...}.
+
+        From one dry run in eval mode: buffers and random generators are left as they were.
+        """
+        images = torch.zeros(1, 3, *self.input_size, dtype=self.mean.dtype, device=self.mean.device)
+        with evaluating(self), torch.random.fork_rng(devices=[]):
+            seen = self(images, [tap for tap in self.taps if tap != "dense" or self._dense_refusal() is None])
+        shapes = {name: tuple(value.grid.shape[1:]) for name, value in seen.stages.items()}
+        shapes |= {"logits": tuple(seen.logits.shape[1:])}
+        if seen.pooled is not None:
+            shapes["pooled"] = tuple(seen.pooled.shape[1:])
+        if seen.dense:
+            shapes["dense"] = tuple(seen.dense["class"].shape[1:])
+        return shapes
+
+    @torch.no_grad()
+    def _find_reader(self) -> Reader:
+        images = torch.rand(2, 3, *self.input_size, generator=torch.Generator().manual_seed(0))
+        like = next(self.model.parameters(), images)
+        make = TimmReader.of if is_timm_like(self.model) else HookReader.of
+        with evaluating(self.model), torch.random.fork_rng(devices=[]):
+            try:
+                return make(self.model, images.to(like.device, like.dtype))
+            except CrossdistillError:
+                raise
+            except (RuntimeError, AssertionError, ValueError) as error:
+                height, width = self.input_size
+                raise SettingError(
+                    f"{self.model_name or type(self.model).__name__} cannot take images of {height} x {width} pixels ({error}). "
+                    "Set `input_size` to a size that it takes, often 224: the network then resizes the images itself."
+                ) from error
+
+    def _dense_refusal(self) -> str | None:
+        return getattr(self.reader, "dense_refusal", None)
+
+    def _all_heads(self, reading: Reading) -> dict[str, Tensor]:
+        extra = {name: head(reading.pooled["class"]) for name, head in self.extra_heads.items()}
+        return {**reading.heads, **extra}
+
+    def _dense(self, last: FeatureMap) -> dict[str, Tensor]:
+        vectors = self.reader.pooled_positions(self.model, last)  # batch channels height width
+        batch, channels, height, width = vectors.shape
+        rows = tokens_from_grid(vectors).reshape(-1, channels)
+        dense: dict[str, Tensor] = {}
+        for name, head in {**self.reader.classifiers(self.model), **self.extra_heads}.items():
+            taken = rows[:, :, None, None] if isinstance(head, nn.Conv2d) else rows
+            dense[name] = widened(head(taken).reshape(batch, height, width, -1).permute(0, 3, 1, 2))
+        return dense
+
+    def _read_out(self, logits: Tensor, heads: Mapping[str, Tensor], dense: Mapping[str, Tensor]) -> Tensor:
+        if self.readout == "class":
+            return heads["class"]
+        if self.readout == "mean_heads":
+            return torch.stack(list(heads.values())).mean(dim=0)
+        if self.readout == "mean_heads_dense":
+            last_head = dense[self.heads[-1]].mean(dim=(2, 3))
+            return torch.stack([*heads.values(), last_head]).mean(dim=0)
+        raise SettingError(f"readout is one of {', '.join(READOUTS)}, got {self.readout!r}")
