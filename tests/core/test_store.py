@@ -44,7 +44,10 @@ def test_json_refuses_what_is_not_a_number(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_refused_and_the_lock_dies_with_its_holder(tmp_path: Path) -> None:
-    script = "import sys, pathlib, time; from crossdistill.core.store import locked\nwith locked(pathlib.Path(sys.argv[1]), 'busy'): print('held', flush=True); time.sleep(60)"
+    script = (
+        "import sys, pathlib, time; from crossdistill.core.store import locked\n"
+        "with locked(pathlib.Path(sys.argv[1]), 'busy'): print('held', flush=True); time.sleep(60)"
+    )
     holder = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"

@@ -49,7 +49,7 @@ class Bench:
         )  # fmt: skip
 
 
-@pytest.fixture()
+@pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
@@ -58,12 +58,12 @@ def weights(network: Any) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
-@pytest.fixture()
+@pytest.fixture
 def copied_weights() -> Any:
     return weights
 
 
-@pytest.fixture()
+@pytest.fixture
 def same_bytes() -> Any:
     def check(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
         return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

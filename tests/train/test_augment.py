@@ -10,7 +10,7 @@ from crossdistill.train.augment import Augmentation, _reflected, mixed_up
 IMAGES = torch.arange(6 * 3 * 16 * 16).remainder(251).to(torch.uint8).view(6, 3, 16, 16)
 
 
-def augmentation(views: ViewsConfig | str = ViewsConfig(), run: int = 0) -> Augmentation:  # noqa: B008
+def augmentation(views: ViewsConfig | str = ViewsConfig(), run: int = 0) -> Augmentation:
     return Augmentation(views, (0,), ("student", run))
 
 

@@ -70,7 +70,9 @@ class Adversarial(nn.Module):
 def test_an_adversary_has_its_own_optimiser_and_each_group_gets_only_its_own_gradient(bench: Any, accumulate: int) -> None:
     torch.manual_seed(5)
     adversarial = Adversarial()
-    training = bench.training(Objective(adversarial, {"ce": 1.0, "fool": 1.0}), teacher=bench.teacher(), accumulate=accumulate, clip_norm=None)
+    training = bench.training(
+        Objective(adversarial, {"ce": 1.0, "fool": 1.0}), teacher=bench.teacher(), accumulate=accumulate, clip_norm=None
+    )
     assert set(training.optimizers) == {"optimizer", "adversary_optimizer"}
     index = torch.arange(8)
     torch.manual_seed(0)

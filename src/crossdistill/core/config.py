@@ -27,7 +27,9 @@ class Frozen(BaseModel):
         if isinstance(data, Mapping):
             for name in data:
                 if name not in cls.model_fields:
-                    message = f"there is no setting '{name}' here.{nearest(str(name), cls.model_fields)} There are: {', '.join(cls.model_fields)}"
+                    message = (
+                        f"there is no setting '{name}' here.{nearest(str(name), cls.model_fields)} There are: {', '.join(cls.model_fields)}"
+                    )
                     raise PydanticCustomError("unknown_setting", "{message}", {"message": message, "path": [name]})
         return data
 
@@ -74,10 +76,10 @@ class TrainingConfig(Frozen):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.05  # on weights of two or more dimensions only
-    momentum: float = Field(0.9, ge=0, lt=1)  # sgd, with Nesterov
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # sgd, with Nesterov
     warmup_epochs: NonNegativeFloat = 1.0
     clip_norm: PositiveFloat | None = 1.0
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     mixup: NonNegativeFloat = 0.0  # alpha of the Beta distribution; 0 is off
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has units for it
     views: ViewsConfig | Literal["free", "none"] = ViewsConfig()
@@ -157,7 +159,7 @@ class StudyConfig(Frozen):
     arms: tuple[Literal["independent"], ...] = ("independent",)
     primary: tuple[ContrastConfig, ...] | None = None  # None: the first method of each pair, on every probe
     seed: int = 0
-    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
     training: TrainingConfig = TrainingConfig()
     preset: Literal["quick", "full"] = "quick"
     probes: tuple[ProbeConfig, ...] | None = None  # None: every probe that needs no weights
@@ -181,7 +183,10 @@ class StudyConfig(Frozen):
                 _fail(("primary", i, "pair"), f"there is no pair {contrast.pair}: pairs count from 0 to {len(self.pairs) - 1}")
             arms = [method.arm for method in self.pairs[contrast.pair].methods]
             if contrast.method not in arms:
-                _fail(("primary", i, "method"), f"pair {contrast.pair} has no method '{contrast.method}'.{nearest(contrast.method, arms)} It has: {', '.join(arms)}")
+                _fail(
+                    ("primary", i, "method"),
+                    f"pair {contrast.pair} has no method '{contrast.method}'.{nearest(contrast.method, arms)} It has: {', '.join(arms)}",
+                )
             if contrast.probe not in self.probe_names:
                 _fail(("primary", i, "probe"), f"the study has no probe '{contrast.probe}'. It has: {', '.join(self.probe_names)}")
         return self
@@ -239,9 +244,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
 
 
 def read_study(path: Path) -> StudyConfig:
@@ -260,7 +263,7 @@ def parse_study(text: str, *, source: str = "study", default_name: str = "study"
     """The study of a YAML text; see `read_study`."""
     try:
         node = yaml.compose(text, Loader=_Loader)
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

@@ -132,8 +132,10 @@ def probe(
 ) -> Callable[[F], F]:
     """Mark a function `(images, labels, index, seed, *, levels) -> ProbeImages` as a probe.
 
-    `isolates` says in words what a high accuracy means; `quick` and `full` list the levels of the two presets, mildest
-    first, or are functions of the size (height, width) that do; `draws` their number of draws ({"quick": 1, "full": 5}); `null` is the level that must return the clean bytes.
+    The engine supplies `images`, `labels`, `index` and `seed` by name: a probe takes those it needs. `isolates` says in words
+    what a high accuracy means; `quick` and `full` list the levels of the two presets, mildest first, or are functions of the
+    size (height, width) that do; `draws` their number of draws ({"quick": 1, "full": 5}); `null` is the level that must return
+    the clean bytes.
     """
     facts = dict(isolates=isolates, quick=quick, full=full, draws=draws, null=null)
     return _mark("probe", version, facts)
@@ -187,7 +189,9 @@ def get(kind: str, name: str) -> Plugin:
     """The plug-in of that name. Raises UnknownNameError, with the nearest name, where there is none."""
     built_in = name in _built_in(kind)
     if built_in and name in _entry_points(kind):
-        raise SettingError(f"an installed package hides the built-in {kind} '{name}' ({_entry_points(kind)[name].value}): rename its entry point")
+        raise SettingError(
+            f"an installed package hides the built-in {kind} '{name}' ({_entry_points(kind)[name].value}): rename its entry point"
+        )
     if built_in:
         function = getattr(importlib.import_module(f"crossdistill.{PACKAGES[kind]}.{name}"), name)
     elif name in _entry_points(kind):
@@ -210,7 +214,13 @@ def describe(plugin: Plugin) -> dict[str, Any]:
         name: f"{_type_name(field.annotation)}, " + ("required" if field.is_required() else f"default {field.default!r}")
         for name, field in plugin.settings.model_fields.items()
     }
-    return {"name": plugin.name, "summary": plugin.summary, **facts, "version": plugin.version, **{f"setting {k}": v for k, v in settings.items()}}
+    return {
+        "name": plugin.name,
+        "summary": plugin.summary,
+        **facts,
+        "version": plugin.version,
+        **{f"setting {k}": v for k, v in settings.items()},
+    }
 
 
 def _type_name(annotation: Any) -> str:

@@ -58,7 +58,9 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         except (OSError, ValueError, KeyError, SafetensorError):
             skipped.append(path.name)
     if skipped:
-        raise StudyError(f"every checkpoint in {folder} is damaged ({', '.join(skipped)}). Delete that folder to train this run from its start.")
+        raise StudyError(
+            f"every checkpoint in {folder} is damaged ({', '.join(skipped)}). Delete that folder to train this run from its start."
+        )
     return None
 
 

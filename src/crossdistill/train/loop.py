@@ -167,8 +167,9 @@ class Training:
         step = int(self.first_bad_step)
         if step >= 0:
             raise DivergedError(
-                f"{self.description}: the loss was not finite at step {step} (epoch {step // self.steps_per_epoch + 1}). The last good state is "
-                f"kept in {self.folder / 'checkpoint'}. Lower `learning_rate`, set `clip_norm`, or use `precision: fp32`."
+                f"{self.description}: the loss was not finite at step {step} (epoch {step // self.steps_per_epoch + 1}). "
+                f"The last good state is kept in {self.folder / 'checkpoint'}. "
+                "Lower `learning_rate`, set `clip_norm`, or use `precision: fp32`."
             )
 
     def _finish_epoch(self, epoch: int) -> None:
@@ -273,4 +274,6 @@ def stop_requests() -> Iterator[threading.Event]:
 def refuse_class_mismatch(student: Network, teacher: Network) -> None:
     """Raise SettingError where teacher and student do not tell the same number of classes apart."""
     if student.n_classes != teacher.n_classes:
-        raise SettingError(f"the teacher was trained on {teacher.n_classes} classes, the student has {student.n_classes}: pick one image source for both")
+        raise SettingError(
+            f"the teacher was trained on {teacher.n_classes} classes, the student has {student.n_classes}: pick one image source for both"
+        )

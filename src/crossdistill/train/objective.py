@@ -31,7 +31,7 @@ class Objective:
 
     function: Callable[..., Terms] = labels_only
     weights: Mapping[str, float] = field(default_factory=lambda: {ROOT_TERM: 1.0})
-    needs: Needs = Needs()
+    needs: Needs = field(default_factory=Needs)
     ramp_epochs: float = 0.0
 
     @property
@@ -93,10 +93,10 @@ def method_weights(published: Mapping[str, float], *, weight: float, weights: Ma
 
 
 def make_objective(
-    plugin: Any, settings: Mapping[str, Any], weights: Mapping[str, float], *, student: Any, teacher: Any, images: Any, rng: torch.Generator,
-    warm: nn.Module | None = None, ramp_epochs: float = 0.0,
+    plugin: Any, settings: Mapping[str, Any], weights: Mapping[str, float], *, student: Any, teacher: Any, images: Any,
+    rng: torch.Generator, warm: nn.Module | None = None, ramp_epochs: float = 0.0,
 ) -> Objective:  # fmt: skip
-    """The objective of a method plug-in for one pair. Raises SettingError with the method's own sentence where it refuses the pair."""
+    """The objective of a method plug-in for one pair; raises SettingError with the method's own sentence where it refuses."""
     needs = plugin_needs(plugin, settings, student.shapes(), teacher.shapes())
     supplied = {"warm": warm} if warm is not None else {}
     function = plugin.function(student, teacher, images, rng, **supplied, **settings)

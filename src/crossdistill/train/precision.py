@@ -10,7 +10,7 @@ from crossdistill.core.config import TrainingConfig
 
 
 def resolved_precision(precision: str, device: torch.device) -> str:
-    """"bf16" or "fp32"; `auto` takes bf16 only where the hardware has units for it (elsewhere it is 4 to 7 times slower)."""
+    """ "bf16" or "fp32"; `auto` takes bf16 only where the hardware has units for it (elsewhere it is 4 to 7 times slower)."""
     if precision != "auto":
         return precision
     if device.type == "cuda":

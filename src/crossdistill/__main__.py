@@ -1,0 +1,5 @@
+"""`python -m crossdistill` is the command `crossdistill`."""
+
+from crossdistill.cli import main
+
+main()

@@ -1,0 +1,269 @@
+"""The command line. Each command imports what it runs inside its body, so that `--help` answers at once.
+
+Exit codes: 0 done; 2 the user can mend it (one message, no traceback); 1 a defect of ours; 130 interrupted (state saved).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Distil a vision teacher into a student of another architecture, and say what it inherited.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+study_app = typer.Typer(help="Plan, run and watch a study.", no_args_is_help=True)
+probes_app = typer.Typer(help="Build probe sets from any images.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
+app.add_typer(probes_app, name="probes")
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for everything that comes out; the same command goes on where it stopped.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
+Store = Annotated[
+    Path | None, typer.Option("--store", help="Folder that studies share for teachers and probe sets (default: the cache folder).")
+]
+Images = Annotated[str, typer.Option("--images", help="NAME or NAME:PATH, e.g. trifeature, folder:photos, parquet:DIR.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
+
+@app.command()
+def demo(out: Out = Path("crossdistill-demo"), device: Device = "auto", store: Store = None, quiet: Quiet = False) -> None:
+    """A whole small study on the embedded image set; ends by naming report.html."""
+    from importlib.resources import files
+
+    from crossdistill.core.config import parse_study
+
+    text = files("crossdistill.study").joinpath("demo.yaml").read_text(encoding="utf-8")
+    _run(parse_study(text, source="demo.yaml"), out, device, store, quiet)
+
+
+@study_app.command("run")
+def study_run(
+    file: Path, out: Out, device: Device = "auto", store: Store = None, quiet: Quiet = False,
+    only: Annotated[str | None, typer.Option(help="Only trainings whose label contains this text (and what they read).")] = None,
+) -> None:  # fmt: skip
+    """Run a study, or go on with it."""
+    from crossdistill.core.config import read_study
+
+    _run(read_study(file), out, device, store, quiet, only)
+
+
+@study_app.command("plan")
+def study_plan(file: Path, store: Store = None, as_json: Json = False) -> None:
+    """Every task, what is done already, and what it will cost; trains nothing."""
+    from crossdistill.core.config import read_study
+    from crossdistill.study.cost import planned_cost, show_cost
+
+    cost = planned_cost(read_study(file), store=_store(store), progress=_progress(as_json))
+    print(json.dumps(cost, indent=1)) if as_json else show_cost(cost)
+
+
+@study_app.command("status")
+def study_status(folder: Path, store: Store = None, as_json: Json = False) -> None:
+    """How far a study is: done, started, failed (with reason), waiting."""
+    from crossdistill.study.status import study_status as status
+
+    rows = status(folder, _store(store))
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    columns = ("label", "state", "epochs", "validation_accuracy", "reason")
+    _table(columns, [[_cell(row[column]) for column in columns] for row in rows])
+
+
+@app.command()
+def report(folder: Path) -> None:
+    """Rebuild FOLDER/report.html from the records alone."""
+    from crossdistill.core.errors import StudyError
+    from crossdistill.report.page import build_page
+    from crossdistill.study.folder import PLAN_FILE
+
+    if not (folder / PLAN_FILE).exists():
+        raise StudyError(f"{folder} holds no study (no {PLAN_FILE}): give the folder that was --out of `crossdistill study run`")
+    print(build_page(folder))
+
+
+@app.command()
+def distill(
+    teacher: Annotated[str, typer.Option(help="Model name, or FILE.safetensors of a trained network.")],
+    student: Annotated[str, typer.Option(help="Model name, e.g. small/resnet20.")],
+    images: Images,
+    out: Out,
+    method: Annotated[str, typer.Option(help="See `crossdistill list methods`.")] = "kd",
+    epochs: Annotated[int, typer.Option(help="Epochs of the student (and of a teacher that has to be trained).")] = 30,
+    seeds: Annotated[int, typer.Option(help="Runs an arm; 5 or more allow a verdict.")] = 1,
+    pretrained: Annotated[bool, typer.Option(help="Start the teacher from published weights.")] = False,
+    device: Device = "auto", store: Store = None, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Distil one teacher into one student, with the independent student beside it; no study file needed."""
+    from crossdistill.study.single import single_study
+
+    config = single_study(
+        teacher, student, images, method=method, epochs=epochs, seeds=seeds, pretrained=pretrained, name=out.resolve().name
+    )
+    _run(config, out, device, store, quiet)
+
+
+@app.command()
+def evaluate(
+    networks: Annotated[list[str], typer.Argument(help="FILE.safetensors, a run's folder, or a pretrained model's name.")],
+    images: Images,
+    out: Out,
+    probes: Annotated[str | None, typer.Option(help="Comma-separated names (default: all).")] = None,
+    preset: Annotated[str, typer.Option(help="quick or full.")] = "quick",
+    device: Device = "auto", store: Store = None, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Profiles of networks that you already have, on clean and probe images; trains nothing."""
+    from crossdistill.study.environment import chosen_device
+    from crossdistill.study.evaluate import evaluate_networks
+
+    rows = evaluate_networks(
+        networks,
+        images,
+        out=out,
+        probes=_names(probes),
+        preset=preset,
+        store=_store(store),
+        device=chosen_device(device),
+        progress=_progress(quiet),
+    )
+    shown = [row for row in rows if row.metric in ("accuracy", "retention") and row.level in ("", "auc")]
+    _table(
+        ("network", "probe", "metric", "value", "95 % interval", "images", "reason"),
+        [[r.student, r.probe, r.metric, _cell(r.value), f"{_cell(r.low)} to {_cell(r.high)}", str(r.n), r.reason or ""] for r in shown],
+    )
+    print(out / "results.parquet")
+
+
+@probes_app.command("build")
+def probes_build(
+    images: Images,
+    out: Out,
+    probes: Annotated[str | None, typer.Option(help="Comma-separated names (default: all).")] = None,
+    preset: Annotated[str, typer.Option(help="quick or full.")] = "full",
+    seed: int = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Build probe sets of the test images: array files with labels, manifest and preview picture."""
+    from crossdistill.core import registry
+    from crossdistill.images._splits import load_splits, parse_source
+    from crossdistill.probes._build import build_probe_set
+
+    progress = _progress(quiet)
+    plugins = [registry.get("probe", name) for name in _names(probes) or registry.names("probe")]
+    source, settings = parse_source(images)
+    test = load_splits(source, settings).test
+    for plugin in plugins:
+        built = build_probe_set(plugin.name, test, preset=preset, seed=seed, folder=out)
+        progress.line(f"{plugin.name}: {len(built.levels)} levels, {built.draws} draws, {len(test):,} images")
+        print(built.folder)
+
+
+@app.command("list")
+def list_plugins(
+    kind: Annotated[str, typer.Argument(help="methods, probes, metrics, models or images")],
+    name: Annotated[str | None, typer.Argument()] = None,
+    as_json: Json = False,
+) -> None:
+    """What there is, or what one of them is and takes."""
+    from crossdistill.core import registry
+    from crossdistill.core.errors import unknown_name
+
+    kinds = {folder: singular for singular, folder in registry.PACKAGES.items()}
+    if kind not in kinds:
+        raise unknown_name("kind", kind, kinds)
+    if name is None:
+        rows = [{"name": n, "summary": registry.summary(kinds[kind], n)} for n in registry.names(kinds[kind])]
+        print(json.dumps(rows, indent=1)) if as_json else _table(("name", "summary"), [[row["name"], row["summary"]] for row in rows])
+        return
+    facts = registry.describe(registry.get(kinds[kind], name))
+    print(json.dumps(facts, indent=1, default=str)) if as_json else _table(("", ""), [[k, _cell(v)] for k, v in facts.items()])
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Versions, devices, threads, cache sizes; what is missing and how to get it."""
+    from crossdistill.study.doctor import diagnosis
+
+    facts = diagnosis()
+    print(json.dumps(facts, indent=1)) if as_json else _table(("", ""), [[k, str(v)] for k, v in facts.items()])
+
+
+def _run(config: Any, out: Path, device: str, store: Path | None, quiet: bool, only: str | None = None) -> None:
+    from crossdistill.core.progress import Stopwatch
+    from crossdistill.study.environment import chosen_device
+    from crossdistill.study.execute import run_study
+
+    watch = Stopwatch()
+    outcome = run_study(config, out, store=_store(store), device=chosen_device(device), progress=_progress(quiet), only=only)
+    for label, reason in outcome.failures.items():
+        print(f"failed: {label}: {reason}", file=sys.stderr)
+    if not quiet:
+        print(f"done in {watch.seconds:.0f} s; the page:", file=sys.stderr)
+    print(outcome.page)
+    if outcome.failures:
+        raise typer.Exit(2)
+
+
+def _store(store: Path | None) -> Path:
+    from crossdistill.core.store import cache_folder
+
+    return store or cache_folder()
+
+
+def _progress(quiet: bool) -> Any:
+    from crossdistill.core.progress import Progress
+
+    return Progress(quiet=quiet)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else None
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _table(columns: tuple[str, ...], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=None, pad_edge=False, show_header=any(columns))
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def main() -> None:
+    """Entry point: turns what the user can mend into one message and exit code 2."""
+    from crossdistill.core.errors import CrossdistillError
+
+    try:
+        code = app(standalone_mode=False)
+    except CrossdistillError as error:
+        print(f"crossdistill: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ninterrupted: what was done is saved, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        show = getattr(error, "show", None)  # a usage error of the command line itself; typer carries its own click
+        if show is None:
+            raise
+        show()
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Plan a study and execute it."""

@@ -1,0 +1,115 @@
+"""What a study will do and cost, before it does it: trainings, image visits, forward passes of observation, seconds."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossdistill.core.config import StudyConfig
+from crossdistill.core.progress import Progress, Stopwatch
+from crossdistill.core.types import Splits
+from crossdistill.models._build import build_network
+from crossdistill.ops.modes import evaluating
+from crossdistill.ops.network import Network
+from crossdistill.probes._build import probe_recipe
+from crossdistill.study.execute import fingerprint, probe_rows, study_splits
+from crossdistill.study.plan import Training, make_plan
+
+TRIAL_IMAGES = 64
+
+
+def planned_cost(config: StudyConfig, *, store: Path, progress: Progress) -> dict[str, Any]:
+    """Every training with what it costs, and the observation of them all.
+
+    Seconds are an estimate: each network is timed on this machine for one forward pass (and one backward pass) of 64 images,
+    untrained, in float32 on the CPU.
+    """
+    splits = study_splits(config, progress)
+    plan = make_plan(config, fingerprint(splits))
+    seconds = {name: _trial(config, name, splits) for name in {training.network for training in plan.trainings}}
+    rows = [_training_cost(training, len(splits.train), seconds, store) for training in plan.trainings]
+    forwards = observed_images(config, splits)
+    observation = {
+        "forwards_per_network": forwards,
+        "forwards": forwards * len(rows),
+        "seconds": round(sum(forwards * seconds[training.network][0] for training in plan.trainings), 1),
+    }
+    return {"name": config.name, "trainings": rows, "observation": observation, "primary": [c.model_dump() for c in config.contrasts]}
+
+
+def observed_images(config: StudyConfig, splits: Splits) -> int:
+    """Forward passes to observe one network: clean, the source's extra sets, every level and draw of every probe."""
+    recipes = [
+        probe_recipe(p.name, splits.test.size, preset=p.preset or config.preset, levels=p.levels, draws=p.draws)
+        for p in config.chosen_probes
+    ]
+    probed = sum(len(recipe.levels) * recipe.draws for recipe in recipes) * len(probe_rows(splits.test, config))
+    return len(splits.test) + sum(len(images) for images in splits.extra.values()) + probed
+
+
+def _trial(config: StudyConfig, name: str, splits: Splits) -> tuple[float, float]:
+    """(seconds of a forward pass, seconds of a training visit) an image."""
+    chosen = config.networks[name]
+    if chosen.model is None:
+        return 0.0, 0.0
+    torch.set_num_threads(config.recipe(name).threads)
+    network = build_network(chosen.model, splits.train.n_classes, splits.train.size, settings=chosen.settings)
+    images = torch.from_numpy(splits.train.images[:TRIAL_IMAGES].copy())
+    with evaluating(network), torch.no_grad():
+        forward = _timed(lambda: network(images))
+    visit = _timed(lambda: _forward_and_backward(network, images))
+    return forward / len(images), visit / len(images)
+
+
+def _forward_and_backward(network: Network, images: torch.Tensor) -> None:
+    network(images).logits.logsumexp(dim=1).mean().backward()
+
+
+def _timed(call: Any) -> float:
+    call()  # the first call also allocates
+    watch = Stopwatch()
+    call()
+    return watch.seconds
+
+
+def _training_cost(training: Training, n_images: int, seconds: dict[str, tuple[float, float]], store: Path) -> dict[str, Any]:
+    visits = training.recipe.epochs * n_images
+    taught = visits * seconds[training.teacher.network][0] if training.teacher else 0.0
+    done = training.arm == "teacher" and (store / "teachers" / training.run / "record.json").exists()
+    return {
+        "label": training.label,
+        "run": training.run,
+        "done": done,
+        "image_visits": visits,
+        "seconds": 0.0 if done else round(visits * seconds[training.network][1] + taught, 1),
+    }
+
+
+def show_cost(cost: dict[str, Any]) -> None:
+    """Print a plan for people."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("training", "image visits", "about", box=None, pad_edge=False)
+    for row in cost["trainings"]:
+        table.add_row(Text(row["label"]), f"{row['image_visits']:,}", "done" if row["done"] else _duration(row["seconds"]))
+    console = Console()
+    console.print(table)
+    seen = cost["observation"]
+    console.print(
+        f"observation: {seen['forwards']:,} forward passes ({seen['forwards_per_network']:,} a network), about {_duration(seen['seconds'])}"
+    )
+    total = sum(row["seconds"] for row in cost["trainings"]) + seen["seconds"]
+    console.print(f"in all about {_duration(total)} on this machine's CPU, estimated from one pass of {TRIAL_IMAGES} images a network")
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in the unit that reads best.
+
+    >>> _duration(42.0), _duration(600.0), _duration(9000.0)
+    ('42 s', '10 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,79 @@
+"""Profiles of networks that exist already, on clean and probe images; nothing is trained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from crossdistill.compare import ObservedRun, results_table, write_table
+from crossdistill.core import registry
+from crossdistill.core.errors import SettingError, unknown_name
+from crossdistill.core.progress import Progress
+from crossdistill.core.records import ResultRow, RunRecord
+from crossdistill.core.types import ImageSet, Observations
+from crossdistill.images._splits import load_splits, parse_source
+from crossdistill.models._build import build_network, load_network
+from crossdistill.observe import observe
+from crossdistill.ops.network import Network
+from crossdistill.probes._build import ProbeSet, build_probe_set
+from crossdistill.study.environment import hardware, software
+
+
+def evaluate_networks(
+    networks: Sequence[str], images: str, *, out: Path, probes: Sequence[str] | None, preset: str, store: Path, device: torch.device,
+    progress: Progress,
+) -> list[ResultRow]:  # fmt: skip
+    """Observe each network on the test images, the source's extra sets and the probes; writes and returns results.parquet.
+
+    A network is a .safetensors file, a run's folder, or a model's name (its published weights). Raises SettingError where it
+    tells another number of classes apart than the images have.
+    """
+    for name in probes or ():
+        if name not in registry.names("probe"):
+            raise unknown_name("probe", name, registry.names("probe"))
+    source, settings = parse_source(images)
+    splits = load_splits(source, settings)
+    loaded = [(text, _network(text, splits.test).to(device)) for text in networks]
+    sets = {name: build_probe_set(name, splits.test, preset=preset, folder=store / "probes") for name in probes or registry.names("probe")}
+    runs = []
+    for text, network in loaded:
+        progress.line(f"observing {text}")
+        answers = {("clean", "", 0): observe(network, splits.test, device=device)}
+        answers |= {(name, "", 0): observe(network, extra, device=device, split=name) for name, extra in splits.extra.items()}
+        for name, probe_set in sets.items():
+            answers |= _probed(network, name, probe_set, device)
+        runs.append(ObservedRun(_record(text, network, device), answers))
+    rows = results_table(runs, pairs=())
+    write_table(rows, out / "results.parquet", ResultRow)
+    return rows
+
+
+def _network(text: str, images: ImageSet) -> Network:
+    path = Path(text) / "network.safetensors" if Path(text).is_dir() else Path(text)
+    if path.suffix == ".safetensors":
+        if not path.exists():
+            raise SettingError(f"there is no network at {path}: give a .safetensors file, the folder of a finished run, or a model's name")
+        network = load_network(path)
+    else:
+        network = build_network(text, images.n_classes, images.size, pretrained=True)
+    if network.n_classes != images.n_classes:
+        raise SettingError(
+            f"{text} tells {network.n_classes} classes apart, the images have {images.n_classes}: choose images with the same classes"
+        )
+    return network
+
+
+def _probed(network: Network, name: str, probe_set: ProbeSet, device: torch.device) -> dict[tuple[str, str, int], Observations]:
+    return {
+        (name, level_name, draw): observe(network, probe_set.images(level, draw), index=probe_set.kept_index, device=device)
+        for level, level_name in enumerate(probe_set.level_names)
+        for draw in range(probe_set.draws)
+    }
+
+
+def _record(text: str, network: Network, device: torch.device) -> RunRecord:
+    return RunRecord(
+        run=text, label=text, arm="network", method=None, teacher=None, teacher_run=None, student=text, model=network.model_name,
+        family=network.family, readout=network.readout, seed=0, parameters=network.n_parameters, training={}, history=[], estimates={},
+        notes=network.notes, timing={}, software=software(), hardware=hardware(device),
+    )  # fmt: skip

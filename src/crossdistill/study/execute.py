@@ -1,0 +1,158 @@
+"""Run a study: every task of its plan that is not done, then the tables and the page."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from crossdistill.core import registry
+from crossdistill.core.config import StudyConfig
+from crossdistill.core.errors import CrossdistillError, StudyError
+from crossdistill.core.progress import Progress, Stopwatch
+from crossdistill.core.seeds import permutation
+from crossdistill.core.store import digest, write_json
+from crossdistill.core.types import ImageSet, Splits
+from crossdistill.images._splits import load_splits
+from crossdistill.ops.network import Network
+from crossdistill.probes._build import ProbeSet, build_probe_set
+from crossdistill.report.page import build_page
+from crossdistill.study.folder import claimed, stamp
+from crossdistill.study.plan import Plan, Training, make_plan, plan_json
+from crossdistill.study.tables import write_tables
+from crossdistill.study.tasks import Workshop, build, observe_run, train
+from crossdistill.train.loop import refuse_class_mismatch
+from crossdistill.train.objective import method_weights, plugin_needs
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of a study left: the page, and what failed (label -> reason)."""
+
+    page: Path
+    failures: Mapping[str, str]
+
+
+def study_splits(config: StudyConfig, progress: Progress) -> Splits:
+    """The images of a study, decoded once into the cache."""
+    images = config.images
+    return load_splits(
+        images.source, images.settings, train_images=images.train_images, validation_images=images.validation_images,
+        test_images=images.test_images, seed=config.seed, progress=_decoding(progress),
+    )  # fmt: skip
+
+
+def _decoding(progress: Progress):
+    announced: set[str] = set()
+
+    def tell(what: str, done: int, total: int) -> None:
+        if what not in announced:
+            announced.add(what)
+            progress.line(f"{what}: {total:,} images")
+
+    return tell
+
+
+def run_study(config: StudyConfig, out: Path, *, store: Path, device: torch.device, progress: Progress, only: str | None = None) -> Outcome:
+    """Run what is not done of a study into `out`; the same call goes on after any interruption.
+
+    One failing training does not stop the others: it stands in `failures.json` and on the page. `only` limits the trainings to
+    labels that contain it (what they read is run as well).
+    """
+    with claimed(out, config):
+        splits = study_splits(config, progress)
+        plan = make_plan(config, fingerprint(splits))
+        stamp(out, config, plan_json(plan, splits))
+        shop = Workshop(config, splits, out, store, device, progress)
+        refuse_what_cannot_work(shop, plan)
+        subset = probe_rows(splits.test, config)
+        probe_sets = _build_probes(shop)
+        failures = _run_trainings(shop, plan, probe_sets, subset, only)
+        write_json(out / "failures.json", [{"task": label, "message": reason} for label, reason in failures.items()])
+        write_tables(out, config, [training.run for training in plan.trainings])
+        return Outcome(build_page(out), failures)
+
+
+def refuse_what_cannot_work(shop: Workshop, plan: Plan) -> None:
+    """Build every network once and ask every method about its pair, so that nothing is refused after hours of training."""
+    built: dict[str, Network] = {}
+    for training in plan.trainings:
+        if training.network not in built:
+            built[training.network] = build(shop, replace(training, method=None))
+    for training in plan.students:
+        if training.method and training.teacher:
+            plugin = registry.get("method", training.method.name)
+            student, teacher = built[training.network], built[training.teacher.network]
+            refuse_class_mismatch(student, teacher)
+            method_weights(plugin.facts["weights"], weight=training.method.weight, weights=training.method.weights)
+            plugin_needs(plugin, plugin.parse(training.method.settings), student.shapes(), teacher.shapes())
+
+
+def fingerprint(splits: Splits) -> str:
+    """Names the bytes of the images that a study reads: source content, and which of them are in which split."""
+    parts = {
+        name: [images.provenance.get("fingerprint"), len(images), str(images.ids[0]), str(images.ids[-1])]
+        for name, images in vars(splits).items()
+        if isinstance(images, ImageSet)
+    }
+    return digest(parts)
+
+
+def probe_rows(test: ImageSet, config: StudyConfig) -> np.ndarray:
+    """The rows of the test split that probes use: all, or a fixed subset with every class in its share."""
+    wanted = config.observe.images
+    if wanted is None or wanted >= len(test):
+        return np.arange(len(test))
+    shuffled = permutation(len(test), config.seed, "probe images")
+    by_class = shuffled[np.argsort(test.labels[shuffled], kind="stable")]
+    return np.sort(by_class[np.linspace(0, len(test) - 1, wanted).astype(np.int64)])
+
+
+def _build_probes(shop: Workshop) -> dict[str, ProbeSet]:
+    """The probe sets of the whole test split, so that an image has the same bytes whichever subset is observed."""
+    config = shop.config
+    sets = {}
+    for probe in config.chosen_probes:
+        watch = Stopwatch()
+        levels = [{**probe.settings, **level} for level in probe.levels] if probe.levels else None
+        built = build_probe_set(
+            probe.name, shop.splits.test, preset=probe.preset or config.preset, levels=levels, draws=probe.draws, seed=config.seed,
+            folder=shop.store / "probes", progress=shop.progress,
+        )  # fmt: skip
+        shop.progress.line(f"probe {probe.name}: {len(built.levels)} levels, {built.draws} draws ({watch.seconds:.1f} s)")
+        shown = shop.out / "probes" / built.folder.name  # what the page reads; the images stay in the store
+        shown.mkdir(parents=True, exist_ok=True)
+        for name in ("manifest.json", "preview.png"):
+            shutil.copyfile(built.folder / name, shown / name)
+        sets[probe.name] = built
+    return sets
+
+
+def _run_trainings(
+    shop: Workshop, plan: Plan, probe_sets: Mapping[str, ProbeSet], subset: np.ndarray, only: str | None
+) -> dict[str, str]:  # fmt: skip
+    failures: dict[str, str] = {}
+    chosen = [training for training in plan.trainings if _wanted(training, plan, only)]
+    for number, training in enumerate(chosen, start=1):
+        if training.teacher and training.teacher.label in failures:
+            failures[training.label] = f"its teacher failed ({training.teacher.label})"
+            continue
+        try:
+            if not (shop.folder(training) / "record.json").exists():
+                shop.progress.line(f"[{number}/{len(chosen)}] training {training.label}")
+            train(shop, training)
+            observe_run(shop, training, probe_sets, subset)
+        except StudyError:
+            raise  # the folder itself: in use, full, read-only; no other task would do better
+        except CrossdistillError as error:
+            failures[training.label] = str(error)
+            shop.progress.line(f"  failed: {error}")
+    return failures
+
+
+def _wanted(training: Training, plan: Plan, only: str | None) -> bool:
+    if only is None or only in training.label:
+        return True
+    return any(student.teacher == training and only in student.label for student in plan.students)

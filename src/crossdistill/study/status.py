@@ -1,0 +1,37 @@
+"""How far a study is, from its folder alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from crossdistill.core.errors import StudyError
+from crossdistill.core.store import cache_folder, read_json
+from crossdistill.study.folder import PLAN_FILE
+
+
+def study_status(folder: Path, store: Path | None = None) -> list[dict[str, Any]]:
+    """One row a training: label, state (done, failed, started, waiting), epochs done, and the reason of a failure."""
+    if not (folder / PLAN_FILE).exists():
+        raise StudyError(f"{folder} holds no study (no {PLAN_FILE}): give the folder that was --out of `crossdistill study run`")
+    failures = {row["task"]: row["message"] for row in _json_or(folder / "failures.json", [])}
+    return [_row(folder, store or cache_folder(), task, failures) for task in read_json(folder / PLAN_FILE)["tasks"]]
+
+
+def _row(folder: Path, store: Path, task: dict[str, Any], failures: dict[str, str]) -> dict[str, Any]:
+    run = folder / "runs" / task["run"]
+    work = store / "teachers" / task["run"] if task["kind"] == "teacher" else run
+    epochs = len((work / "log.jsonl").read_text().splitlines()) if (work / "log.jsonl").exists() else 0
+    row = {"label": task["label"], "run": task["run"], "epochs": epochs, "validation_accuracy": None, "reason": None}
+    if (run / "record.json").exists():
+        record = read_json(run / "record.json")
+        return {**row, "state": "done", "validation_accuracy": record["estimates"]["validation_accuracy"]["value"]}
+    if task["label"] in failures:
+        return {**row, "state": "failed", "reason": failures[task["label"]]}
+    if epochs:
+        last = json.loads((work / "log.jsonl").read_text().splitlines()[-1])
+        return {**row, "state": "started", "validation_accuracy": last["validation_accuracy"]}
+    return {**row, "state": "waiting"}
+
+
+def _json_or(path: Path, default: Any) -> Any:
+    return read_json(path) if path.exists() else default

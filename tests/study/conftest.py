@@ -1,0 +1,50 @@
+"""A study that trains in seconds, its own cache, and the command line in this process."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crossdistill.cli import main
+
+TINY = """\
+name: tiny
+images: {source: trifeature, n_values: 2, n_train: 160, n_test: 60, n_conflict: 40, side: 16}
+networks:
+  vit: {model: small/vit, width: 16, depth: 1, heads: 2}
+  cnn: {model: small/resnet8}
+teachers: {runs: 1, epochs: 2}
+pairs:
+  - {teacher: vit, student: cnn, methods: [kd]}
+seeds: [0, 1]
+training: {epochs: 2, batch_size: 16, threads: 1, precision: fp32}
+probes: [{name: scramble, levels: [{grid: 2}, {grid: 4}, {grid: 8}]}, localized_noise]
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cache for all tests of a worker: teachers and images are made once."""
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("CROSSDISTILL_CACHE", str(cache))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run `crossdistill ARGUMENTS` here; returns its exit code."""
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["crossdistill", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0)
+
+    return run
