@@ -1,0 +1,316 @@
+"""The page of a study: one HTML file that opens offline, built from what the study left on disk and nothing else."""
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from crossdistill.core.records import InheritanceRow, RunRecord, Verdict
+from crossdistill.core.store import write_text
+from crossdistill.report import charts, sentences, tables
+from crossdistill.report.charts import LegendItem
+from crossdistill.report.pictures import data_uri, picture_size
+from crossdistill.report.study_files import PlannedPair, Probe, StudyFiles, read_study
+from crossdistill.report.words import count, listed, percent
+
+FEWEST_LEVELS = 3  # a curve of fewer levels is labelled so
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart as SVG with its heading and a remark."""
+
+    title: str
+    svg: str
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class MethodAnswer:
+    """What one method did between one teacher and one student."""
+
+    method: str
+    evidence: str
+    sentences: list[tuple[sentences.Sentence, str]]  # with the figures behind each, which may be empty
+
+
+@dataclass(frozen=True)
+class PairAnswer:
+    """What came from one teacher to one student: in words, method by method, and as a chart."""
+
+    title: str
+    methods: list[MethodAnswer]
+    svg: str
+
+
+@dataclass(frozen=True)
+class FigureTable:
+    """A table under its heading, with an explanation. The page opens with the tables that most readers want unfolded."""
+
+    heading: str
+    note: str
+    table: tables.Table
+    unfolded: bool
+
+
+@dataclass(frozen=True)
+class ProbePicture:
+    """A probe with its preview as a data address."""
+
+    probe: Probe
+    address: str | None
+    size: tuple[int, int] | None
+
+
+def build_page(folder: Path) -> Path:
+    """Write `folder/report.html` from the records in `folder` and return its path; what is not there yet is named on the page.
+
+    Raises StudyError where the folder holds no study, a file is damaged, or the page cannot be written.
+    """
+    study = read_study(Path(folder))
+    page = study.folder / "report.html"
+    write_text(page, render(study))
+    return page
+
+
+def render(study: StudyFiles) -> str:
+    """The page as HTML, every text escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("crossdistill.report", ""),
+        autoescape=select_autoescape(("html", "j2")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = _package_text("sort.js")
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    own: dict[str, Any] = dict(script=Markup(script), script_hash=script_hash, style=Markup(_package_text("style.css")))
+    own |= dict(svg=Markup, shape_of=_SHAPES.__getitem__, tone_of=_tone)
+    return environment.get_template("page.html.j2").render(**own, **_contents(study))
+
+
+def _package_text(name: str) -> str:
+    return (files("crossdistill.report") / name).read_text(encoding="utf-8")
+
+
+def _contents(study: StudyFiles) -> dict[str, Any]:
+    """Everything that the template prints, section by section."""
+    headline = sentences.headline_rows(study.inheritance)
+    one_checkpoint = study.one_teacher_checkpoint
+    return dict(
+        study=study,
+        question=_question(study),
+        facts=_facts(study),
+        conclusion=sentences.conclusion(headline, one_teacher_checkpoint=one_checkpoint),
+        too_few_runs=sentences.too_few_runs(headline),
+        answers=list(_answers(study, headline)),
+        notes=sentences.notes(study.records),
+        verdict_legend=_verdict_legend(headline),
+        contrasts=tables.contrast_table(study.inheritance) if study.inheritance else None,
+        figure_tables=_figure_tables(study),
+        curves=_curves(study),
+        series_legends=[(pair.title, _series_legend(pair)) for pair in study.pairs],
+        probe_pictures=[_probe_picture(probe) for probe in study.probes],
+        training=_training(study),
+        training_legend=_training_legend(study),
+        cost=tables.cost_table(study.records) if study.records else None,
+        seed_ratios=tables.metric_table(study, "Probe accuracy / clean accuracy", ["seed_ratio"]),
+        chance=percent(study.chance) if study.chance else None,
+        versions=_distinct(study.records, "software"),
+        machines=_distinct(study.records, "hardware"),
+        plugins=sorted({(name, source) for record in study.records for name, source in record.plugins.items()}),
+    )
+
+
+def _question(study: StudyFiles) -> str:
+    """What the study asked, in one sentence."""
+    pairs = listed([pair.title for pair in study.pairs])
+    methods = listed(list(dict.fromkeys(method for pair in study.pairs for method in pair.methods)))
+    beside = "beside the same students trained without a teacher"
+    how = f"Distilled with {methods}: {pairs}, {beside}." if methods else ""
+    return f"What do students take over from a teacher of another architecture? {how}".strip()
+
+
+def _facts(study: StudyFiles) -> str:
+    """The size of the study: images, classes, runs, and from how many teachers."""
+    images = study.plan.get("images", {})
+    splits = [f"{images[split]:,} {word}" for split, word in _SPLITS.items() if isinstance(images.get(split), int)]
+    size = images.get("size")
+    sides = size if isinstance(size, list | tuple) else [size, size]
+    classes = images.get("class_names") or ()
+    teachers = sum(record.arm == "teacher" for record in study.records)
+    students = sum(record.arm != "teacher" for record in study.records)
+    parts = [
+        f"Images: {images['source']}" if images.get("source") else "",
+        listed(splits),
+        f"{sides[0]} by {sides[1]} pixels" if size else "",
+        f"{len(classes)} classes" if classes else "",
+        f"{count(teachers, 'teacher')} and {count(students, 'student')} trained" if study.records else "nothing trained yet",
+    ]
+    return ", ".join(part for part in parts if part) + "."
+
+
+_SPLITS = {"train": "for training", "validation": "for validation", "test": "for the test"}
+
+
+def _answers(study: StudyFiles, headline: list[InheritanceRow]) -> Iterator[PairAnswer]:
+    limit = charts.axis_limit(headline)
+    for pair in study.pairs:
+        rows = [row for row in headline if row.pair == pair.index]
+        methods = [method for method in pair.methods if any(row.method == method for row in rows)]
+        if methods:
+            answers = [_method_answer(study, pair, method, [row for row in rows if row.method == method]) for method in methods]
+            yield PairAnswer(pair.title, answers, charts.inheritance_chart(pair, rows, limit))
+
+
+def _method_answer(study: StudyFiles, pair: PlannedPair, method: str, rows: list[InheritanceRow]) -> MethodAnswer:
+    found = sentences.verdict_sentences(rows, one_teacher_checkpoint=study.one_teacher_checkpoint)
+    figures = {sentences.capitalised(sentences.quantity(row)): tables.in_words(study, pair, row) for row in rows}
+    return MethodAnswer(method, sentences.evidence(rows), [(sentence, figures.get(sentence.subject, "")) for sentence in found])
+
+
+def _verdict_legend(rows: list[InheritanceRow]) -> list[LegendItem]:
+    """The verdicts that occur, and no others."""
+    occurring: set[Verdict] = {sentences.shown_verdict(row) for row in rows}
+    return [
+        LegendItem(title, charts.VERDICT_COLOURS[verdict], charts.VERDICT_SHAPES[verdict], sentences.MEANINGS[verdict])
+        for verdict, title in sentences.TITLES.items()
+        if verdict in occurring
+    ]
+
+
+def _figure_tables(study: StudyFiles) -> list[FigureTable]:
+    """Accuracy, retention, choices between cues, agreement with the teacher, and whatever else was measured."""
+    measured = list(dict.fromkeys(row.metric for row in study.results if row.metric != "seed_ratio"))
+    groups = {heading: [metric for metric in measured if metric.startswith(starts)] for heading, (starts, _) in _GROUPS.items()}
+    grouped = {metric for metrics in groups.values() for metric in metrics}
+    groups["Other figures"] = [metric for metric in measured if metric not in grouped]
+    found = []
+    for heading, metrics in groups.items():
+        _, note = _GROUPS.get(heading, ((), ""))
+        # On the clean images all cues name nearly always the same class, so that choices mean something on their own sets only.
+        sets = study.extra_sets if heading == CHOICES and study.extra_sets else None
+        table = tables.metric_table(study, heading, metrics, sets)
+        if metrics and table:
+            note += _chance_note(study) if heading == ACCURACY else ""
+            found.append(FigureTable(heading, note, table, unfolded=heading in (ACCURACY, CHOICES)))
+    return found
+
+
+ACCURACY, CHOICES = "Accuracy", "Choices between cues"
+
+_GROUPS = {
+    ACCURACY: (
+        ("accuracy",),
+        "Mean over the runs, and below it the lowest and the highest run, or the 95 % interval over images where there is one run.",
+    ),
+    CHOICES: (
+        ("cue_choice_", "shape_bias"),
+        "Which cue the answers follow where the cues of one image name different classes, so that no answer is right: "
+        "the share of answers that name each. Shape bias is the share of shape among the answers that name shape or texture.",
+    ),
+    "Retention": (
+        ("retention",),
+        "The part of the clean accuracy above chance that is left on the probe: 100 % is all of it, 0 % is chance. "
+        "It is not measurable for a network that is not clearly above chance on clean images.",
+    ),
+    "Agreement with the teacher": (
+        ("fidelity",),
+        "How often a student gives its teacher's answer, right or wrong, and how far its probabilities are from the teacher's "
+        "(in nats, 0 is equal). The independent students show how much agreement there is where nothing was taught.",
+    ),
+}
+
+
+def _chance_note(study: StudyFiles) -> str:
+    return f" A guess is right in {percent(study.chance)} of cases; figures near that are marked." if study.chance else ""
+
+
+def _curves(study: StudyFiles) -> list[tuple[PlannedPair, list[Drawing]]]:
+    by_pair = []
+    probes = [probe for probe, levels in study.level_order.items() if any(levels) and probe != "clean"]
+    for pair in study.pairs:
+        drawn = [(probe, charts.accuracy_curves(study, pair, probe)) for probe in probes]
+        drawings = [Drawing(sentences.plain(probe), drawing, _curve_remark(study, probe)) for probe, drawing in drawn if drawing]
+        if drawings:
+            by_pair.append((pair, drawings))
+    return by_pair
+
+
+def _curve_remark(study: StudyFiles, probe: str) -> str:
+    levels = [level for level in study.level_order[probe] if level != "auc"]
+    return f"a curve of {count(len(levels), 'level')} only" if len(levels) < FEWEST_LEVELS else ""
+
+
+def _series_legend(pair: PlannedPair) -> list[LegendItem]:
+    colours = charts.series_colours(tables.series_of(pair))
+    return [LegendItem(name, colours[name], charts.SERIES_SHAPES[i % len(charts.SERIES_SHAPES)]) for i, name in enumerate(colours)]
+
+
+def _probe_picture(probe: Probe) -> ProbePicture:
+    if probe.preview is None:
+        return ProbePicture(probe, None, None)
+    return ProbePicture(probe, data_uri(probe.preview), picture_size(probe.preview))
+
+
+def _training_legend(study: StudyFiles) -> list[LegendItem]:
+    """The arms that were trained, whatever network they belong to."""
+    arms = {series.arm: series for pair in study.pairs for series in tables.series_of(pair)}
+    colours = charts.series_colours(list(arms.values()))
+    items = [
+        LegendItem(arm, colours[series.name], charts.SERIES_SHAPES[place % len(charts.SERIES_SHAPES)])
+        for place, (arm, series) in enumerate(arms.items())
+    ]
+    return [item for item in items if any(record.arm == item.name for record in study.records)]
+
+
+def _training(study: StudyFiles) -> list[Drawing]:
+    legend = _training_legend(study)
+    arms = {item.name for item in legend}
+    networks = dict.fromkeys(record.student for record in study.records)
+    runs = {network: [r for r in study.records if r.student == network and r.arm in arms] for network in networks}
+    drawn = [(network, charts.training_chart(network, found, legend)) for network, found in runs.items()]
+    return [Drawing(network, drawing, count(len(runs[network]), "run")) for network, drawing in drawn if drawing]
+
+
+def _distinct(records: tuple[RunRecord, ...], name: str) -> list[dict[str, str]]:
+    """The different values of a mapping that every record carries; one where all runs were made alike."""
+    found: list[dict[str, str]] = []
+    for record in records:
+        if (value := getattr(record, name)) not in found:
+            found.append(value)
+    return found
+
+
+_SHAPES = {
+    "circle": "M0,-5A5,5 0 1 1 0,5A5,5 0 1 1 0,-5Z",
+    "square": "M-4.5,-4.5h9v9h-9Z",
+    "diamond": "M0,-6L5,0L0,6L-5,0Z",
+    "triangle-up": "M0,-5L5,4.5H-5Z",
+    "triangle-down": "M0,5L5,-4.5H-5Z",
+    "triangle-left": "M-5,0L4.5,-5V5Z",
+    "triangle-right": "M5,0L-4.5,-5V5Z",
+    "cross": "M-2,-5h4v3h3v4h-3v3h-4v-3h-3v-4h3Z",
+    "stroke": "M-6,-1.5h12v3h-12Z",
+}
+
+_TONES = {
+    "inherited": "green",
+    "moved_away": "red",
+    "equivalent": "blue",
+    "unresolved": "violet",
+    "nothing_to_inherit": "grey",
+    "method_did_not_act": "ochre",
+    "not_measurable": "grey",
+}
+
+
+def _tone(mark: str) -> str:
+    """The style class of a cell or verdict. Classes are named by colour: a page without a verdict must not even hold its name."""
+    return _TONES.get(mark, mark)

@@ -1,0 +1,352 @@
+"""Verdicts as sentences: what was inherited, by how much, how sure, and what could not be measured.
+
+The sentences are made from the rows of `inheritance.parquet` alone. With fewer than five runs an arm the word "inherited" never appears,
+whatever a table may claim: the difference and its interval are reported, and the number of runs that a verdict would need.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from crossdistill.compare.verdicts import ENOUGH_RUNS, SMALL
+from crossdistill.core.records import InheritanceRow, RunRecord, Verdict
+from crossdistill.report.words import SPACE, count, interval, known, listed, points, points_with_interval, size_in_points
+
+TITLES: Mapping[Verdict, str] = {
+    "inherited": "Inherited",
+    "moved_away": "Moved away",
+    "equivalent": "No difference",
+    "unresolved": "Unresolved",
+    "nothing_to_inherit": "Nothing to inherit",
+    "method_did_not_act": "Method did not act",
+    "not_measurable": "Not measurable",
+}
+"""The verdicts in the words of the page, those that say most first."""
+
+MEANINGS: Mapping[Verdict, str] = {
+    "inherited": "the interval lies off zero, on the teacher's side of the independent students",
+    "moved_away": "the interval lies off zero, on the side away from the teacher",
+    "equivalent": "the whole interval lies inside the margin around zero",
+    "unresolved": "these runs cannot tell the difference from zero, or are too few for a verdict",
+    "nothing_to_inherit": "teacher and independent students do not differ, so there is nothing to take over",
+    "method_did_not_act": "the student answers no more like its teacher than an independent student does",
+    "not_measurable": "a network is too close to chance, or there are too few runs, for this figure to mean anything",
+}
+
+_IN_GROUPS: tuple[Verdict, ...] = ("nothing_to_inherit", "method_did_not_act", "not_measurable")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One or more contrasts in words: `subject` names the figure, `text` says what was found, figure by figure in `items`
+    where there are several, and `declared` what was declared in advance."""
+
+    verdict: Verdict
+    subject: str
+    text: str
+    declared: str = ""
+    items: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.verdict]
+
+
+def shown_verdict(row: InheritanceRow) -> Verdict:
+    """The row's verdict; `unresolved` where it claims more than fewer than five runs an arm can carry."""
+    too_bold = row.n_runs < ENOUGH_RUNS and row.verdict in ("inherited", "moved_away", "equivalent")
+    return "unresolved" if too_bold else row.verdict
+
+
+def quantity(row: InheritanceRow) -> str:
+    """What was measured, in words: "clean accuracy", "scramble accuracy at grid=4", "texture choices on conflict images".
+
+    The metric's own name serves where no better word is known, so that a new metric needs no change here.
+    """
+    level = "" if row.level_or_auc in ("", "auc") else f" at {row.level_or_auc}"
+    probe = plain(row.probe)
+    if row.metric == "accuracy":
+        return f"{probe} accuracy{level}"
+    return f"{metric_words(row.metric)} on {probe} images{level}"
+
+
+def metric_words(metric: str) -> str:
+    """A metric's name in words.
+
+    >>> metric_words("cue_choice_shape"), metric_words("shape_bias")
+    ('shape choices', 'shape bias')
+    """
+    return f"{plain(metric.removeprefix('cue_choice_'))} choices" if metric.startswith("cue_choice_") else plain(metric)
+
+
+def headline_rows(rows: Sequence[InheritanceRow]) -> list[InheritanceRow]:
+    """The rows that deserve a sentence: the accuracy on clean images and on each probe over all levels, and the choices between cues.
+
+    Choices count on sets of their own, such as the cue conflict, which have no right answer: their accuracy would only repeat one of
+    the choices. Retention and the single levels stay in the tables.
+    """
+    averaged = {_curve(row) for row in rows if row.level_or_auc == "auc"}
+    # A probe shows the clean test images again, so it has a retention; a set of its own has none.
+    probes = {"clean"} | {row.probe for row in rows if row.metric == "retention"}
+    with_choices = {row.probe for row in rows if _is_choice(row)} - probes
+
+    def deserves(row: InheritanceRow) -> bool:
+        if row.level_or_auc != "auc" and _curve(row) in averaged:
+            return False
+        return row.role == "primary" or (_is_choice(row) if row.probe in with_choices else row.metric == "accuracy")
+
+    return [row for row in rows if deserves(row)]
+
+
+def _curve(row: InheritanceRow) -> tuple[int, str, str, str]:
+    return row.pair, row.method, row.probe, row.metric
+
+
+def _is_choice(row: InheritanceRow) -> bool:
+    return row.metric.startswith("cue_choice_") or row.metric == "shape_bias"
+
+
+def verdict_sentences(rows: Sequence[InheritanceRow], *, one_teacher_checkpoint: bool = False) -> list[Sentence]:
+    """The sentences of one pair and method: declared contrasts first, then the verdicts that say most, then the largest differences.
+
+    Contrasts in which nothing could be seen are drawn together: those that cannot be told from zero, and those with one reason.
+    """
+    origin = " from this teacher checkpoint" if one_teacher_checkpoint else ""
+    faint = [row for row in rows if _is_faint(row)]
+    alone = [row for row in rows if shown_verdict(row) not in _IN_GROUPS and (len(faint) < 2 or row not in faint)]
+    alone.sort(key=_how_telling)
+    sentences = [_single(row, origin) for row in alone]
+    if len(faint) > 1:
+        sentences.append(_faint_group(sorted(faint, key=_how_telling), origin))
+    groups: dict[tuple[Verdict, str], list[InheritanceRow]] = {}
+    for row in rows:
+        if shown_verdict(row) in _IN_GROUPS:
+            groups.setdefault((row.verdict, (row.reason or "") if row.verdict == "not_measurable" else ""), []).append(row)
+    order = sorted(groups, key=lambda key: list(TITLES).index(key[0]))
+    return sentences + [_group(verdict, groups[verdict, reason], origin) for verdict, reason in order]
+
+
+def _how_telling(row: InheritanceRow) -> tuple[bool, int, bool, float]:
+    return row.role != "primary", list(TITLES).index(shown_verdict(row)), not _off_zero(row), -abs(row.difference or 0)
+
+
+def _is_faint(row: InheritanceRow) -> bool:
+    """Whether a contrast, not declared in advance, has an interval that reaches over zero and allows no verdict."""
+    return shown_verdict(row) == "unresolved" and not _off_zero(row) and row.role != "primary"
+
+
+def _direction(row: InheritanceRow) -> str:
+    """Where a difference points, beside the teacher's; empty where the teacher's lead is not known."""
+    if not known(row.teacher_gap) or not known(row.difference):
+        return ""
+    return " and towards the teacher" if _towards_teacher(row) else " and away from the teacher"
+
+
+def _towards_teacher(row: InheritanceRow) -> bool:
+    return (row.difference or 0) * (row.teacher_gap or 0) > 0
+
+
+def _off_zero(row: InheritanceRow) -> bool:
+    return known(row.low) and known(row.high) and not (row.low <= 0 <= row.high)  # type: ignore[operator]
+
+
+def _single(row: InheritanceRow, origin: str) -> Sentence:
+    found = f"{points_with_interval(row.difference, row.low, row.high)} against independent students{origin and ',' + origin}"
+    gap = ""
+    if known(row.teacher_gap):
+        gap_limits = interval(row.gap_low, row.gap_high)
+        gap = f"; the teacher itself: {points(row.teacher_gap)}" + (f" ({gap_limits})" if gap_limits else "")
+    text = f"{found}{gap}. {_CERTAINTY[shown_verdict(row)](row)}"
+    return Sentence(shown_verdict(row), capitalised(quantity(row)), text, "declared in advance" if row.role == "primary" else "")
+
+
+def _faint_group(rows: Sequence[InheritanceRow], origin: str) -> Sentence:
+    items = tuple(f"{capitalised(quantity(row))} {points(row.difference)} ({_limits_of_knowledge(row)})" for row in rows)
+    runs = capitalised(count(min(row.n_runs for row in rows), "run"))
+    text = f"{runs} an arm cannot tell these from zero, so nobody can say whether they came{origin or ' from the teacher'}."
+    return Sentence("unresolved", f"{len(rows)} differences not told from zero", text, items=items)
+
+
+def _limits_of_knowledge(row: InheritanceRow) -> str:
+    parts = [interval(row.low, row.high)]
+    if row.minimum_detectable is not None and known(row.minimum_detectable):
+        parts.append(f"smallest detectable {size_in_points(row.minimum_detectable)}")
+    if row.runs_needed is not None:
+        needed = max(row.runs_needed, ENOUGH_RUNS)
+        parts.append("more than 1,000 runs needed" if needed > 1000 else f"about {needed:,} runs needed")
+    return "; ".join(part for part in parts if part)
+
+
+def _how_sure(row: InheritanceRow) -> str:
+    corrected = row.p_holm is not None
+    p = row.p_holm if corrected else row.p_raw
+    if p is None or not known(p):
+        return count(row.n_runs, "run") + " an arm"
+    value = f"p{SPACE}<{SPACE}0.001" if p < 0.001 else f"p{SPACE}={SPACE}{p:.3f}"
+    remark = (
+        f" after Holm over {count(row.family_size, 'declared contrast')}" if corrected else ", not corrected for the number of contrasts"
+    )
+    return f"{count(row.n_runs, 'run')} an arm, {value}{remark}"
+
+
+def _inherited(row: InheritanceRow) -> str:
+    return f"Off zero and towards the teacher ({_how_sure(row)})."
+
+
+def _moved_away(row: InheritanceRow) -> str:
+    return f"Off zero and away from the teacher ({_how_sure(row)})."
+
+
+def _equivalent(row: InheritanceRow) -> str:
+    margin = max(SMALL, row.minimum_detectable or 0)
+    return f"The whole interval lies within {size_in_points(margin)} of zero ({count(row.n_runs, 'run')} an arm)."
+
+
+def _unresolved(row: InheritanceRow) -> str:
+    runs = count(row.n_runs, "run")
+    if _off_zero(row) and row.n_runs < ENOUGH_RUNS:
+        return f"Off zero{_direction(row)}, but {runs} an arm are too few for a verdict."
+    detectable = f" (they would find one of {size_in_points(row.minimum_detectable)})" if known(row.minimum_detectable) else ""  # type: ignore[arg-type]
+    return f"{capitalised(runs)} an arm cannot tell this difference from zero{detectable}; {runs_needed(row)}."
+
+
+_CERTAINTY = {"inherited": _inherited, "moved_away": _moved_away, "equivalent": _equivalent, "unresolved": _unresolved}
+
+
+def runs_needed(row: InheritanceRow) -> str:
+    """How many runs an arm would settle the contrast: never fewer than a verdict asks for."""
+    if row.runs_needed is None:
+        return f"at least {ENOUGH_RUNS} are needed" if row.n_runs < ENOUGH_RUNS else "more runs of the same size may not settle it"
+    if row.runs_needed > 1000:
+        return "more than 1,000 would be needed"
+    needed = max(row.runs_needed, ENOUGH_RUNS)
+    return f"about {needed:,} would be needed" if needed > ENOUGH_RUNS else f"at least {ENOUGH_RUNS} are needed"
+
+
+def _group(verdict: Verdict, rows: list[InheritanceRow], origin: str) -> Sentence:
+    names = [quantity(row) for row in rows]
+    declared = [quantity(row) for row in rows if row.role == "primary"]
+    which = f"{listed(declared)} " if len(rows) > 1 else ""
+    remark = f"{which}declared in advance" if declared else ""
+    return Sentence(verdict, capitalised(listed(names)), _REASONS[verdict](rows, origin), remark)
+
+
+def _nothing_to_inherit(rows: list[InheritanceRow], origin: str) -> str:
+    leads = [f"{points(row.teacher_gap)} ({interval(row.gap_low, row.gap_high)})" for row in rows if known(row.teacher_gap)]
+    lead = f": the teacher stands at {listed(leads)}" if leads else ""
+    return f"Teacher and independent students do not differ enough{lead}. There is nothing to inherit{origin}."
+
+
+def _did_not_act(rows: list[InheritanceRow], origin: str) -> str:
+    why = f" ({rows[0].reason.rstrip('.')})" if rows[0].reason else ""
+    return f"The method did not bring the student closer to its teacher{why}. Whatever differs did not come{origin or ' from the teacher'}."
+
+
+def _not_measurable(rows: list[InheritanceRow], origin: str) -> str:
+    reason = capitalised((rows[0].reason or "no reason was recorded").rstrip("."))
+    return f"{reason}. Nothing can be said about what came{origin or ' from the teacher'}."
+
+
+_REASONS = {"nothing_to_inherit": _nothing_to_inherit, "method_did_not_act": _did_not_act, "not_measurable": _not_measurable}
+
+
+def conclusion(rows: Sequence[InheritanceRow], *, one_teacher_checkpoint: bool = False) -> str:
+    """The answer of the whole study in one or two sentences, from its headline rows."""
+    if not rows:
+        return "Nothing has been compared yet."
+    few = min(row.n_runs for row in rows) < ENOUGH_RUNS
+    answer = _what_was_seen(rows) if few else _what_was_found(rows)
+    return f"From this teacher checkpoint: {answer[:1].lower() + answer[1:]}" if one_teacher_checkpoint else answer
+
+
+def _what_was_found(rows: Sequence[InheritanceRow]) -> str:
+    by_verdict: dict[Verdict, list[InheritanceRow]] = {
+        verdict: [row for row in rows if shown_verdict(row) == verdict] for verdict in TITLES
+    }
+    moved: dict[Verdict, list[InheritanceRow]] = {
+        "inherited": by_verdict.pop("inherited"),
+        "moved_away": by_verdict.pop("moved_away"),
+    }
+    rest = listed([f"{len(found)} “{TITLES[verdict].lower()}”" for verdict, found in by_verdict.items() if found])
+    if not any(moved.values()):
+        return f"No student was shown to take over anything. Of {count(len(rows), 'contrast')}: {rest}."
+    parts = [f"{TITLES[verdict]}: {_enumerated(sorted(found, key=_how_telling))}." for verdict, found in moved.items() if found]
+    return " ".join(parts) + (f" Of the other contrasts: {rest}." if rest else "")
+
+
+def _what_was_seen(rows: Sequence[InheritanceRow]) -> str:
+    contrasts = count(len(rows), "contrast")
+    measured = [row for row in rows if shown_verdict(row) not in _IN_GROUPS and known(row.difference)]
+    measured.sort(key=lambda row: -abs(row.difference or 0))
+    clear = [row for row in measured if _off_zero(row)]
+    if clear:
+        towards = sum(_towards_teacher(row) for row in clear)
+        direction = "all towards the teacher" if towards == len(clear) else f"{towards} of them towards the teacher"
+        off_zero = f"{len(clear)} {'is' if len(clear) == 1 else 'are'} off zero, {direction}"
+        return f"Of {contrasts}, {off_zero}. The largest: {_enumerated(clear, most=3)}."
+    if not measured:
+        return f"None of {contrasts} shows anything that could have come from the teacher."
+    largest = measured[0]
+    limits = interval(largest.low, largest.high)
+    return f"None of {contrasts} can be told from zero. The largest difference is {_enumerated([largest])}, interval {limits}."
+
+
+def _enumerated(rows: Sequence[InheritanceRow], most: int = 4) -> str:
+    """The first contrasts with their differences, those of one pair and method together."""
+    groups: dict[str, list[str]] = {}
+    for row in rows[:most]:
+        groups.setdefault(f"{row.teacher} → {row.student}, {row.method}", []).append(f"{quantity(row)} {points(row.difference)}")
+    text = "; ".join(f"{listed(items)} ({name})" for name, items in groups.items())
+    return text + (f"; and {len(rows) - most} more" if len(rows) > most else "")
+
+
+def too_few_runs(rows: Sequence[InheritanceRow]) -> str | None:
+    """The warning of a study with fewer than five runs an arm; None where there are enough."""
+    if not rows or (fewest := min(row.n_runs for row in rows)) >= ENOUGH_RUNS:
+        return None
+    runs = count(fewest, "run")
+    return (
+        f"With {runs} an arm, differences are reported but no verdict of inheritance is possible: "
+        f"that takes at least {ENOUGH_RUNS} runs an arm. "
+        f"Add seeds to the study file (seeds: {list(range(ENOUGH_RUNS))}) and run it again; what is finished is not repeated."
+    )
+
+
+def evidence(rows: Sequence[InheritanceRow]) -> str:
+    """How much stands behind the sentences of one pair and method: runs, teachers, and whether the method acted."""
+    runs, teachers = max(row.n_runs for row in rows), max(row.n_teachers for row in rows)
+    text = f"{count(runs, 'run')} an arm, {count(teachers, 'teacher run')}"
+    fidelity = next((row.fidelity for row in rows if known(row.fidelity)), None)
+    if fidelity is None:
+        return text
+    more = "more" if fidelity >= 0 else "less"
+    return (
+        f"{text}; on clean images the student agrees with its teacher {size_in_points(fidelity)} {more} often than an independent student"
+    )
+
+
+def notes(records: Sequence[RunRecord]) -> list[tuple[str, str]]:
+    """What the runs themselves had to say: (whose, note), teachers first, equal notes of one arm once."""
+    seen: dict[tuple[str, str], None] = {}
+    for record in sorted(records, key=lambda record: record.arm != "teacher"):
+        whose = f"Teacher {record.student}" if record.arm == "teacher" else record.label
+        for note in record.notes:
+            seen.setdefault((whose, note))
+    return list(seen)
+
+
+def plain(name: str) -> str:
+    """A name of the code as words.
+
+    >>> plain("localized_noise")
+    'localized noise'
+    """
+    return name.replace("_", " ")
+
+
+def capitalised(text: str) -> str:
+    """The text with its first letter in upper case and the rest untouched.
+
+    >>> capitalised("scramble accuracy at SLIC")
+    'Scramble accuracy at SLIC'
+    """
+    return text[:1].upper() + text[1:]

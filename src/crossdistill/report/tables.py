@@ -1,0 +1,243 @@
+"""The tables of the page: figures averaged over run seeds, with their spread, and reasons where there is no figure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord
+from crossdistill.report.sentences import TITLES, metric_words, plain, quantity, shown_verdict
+from crossdistill.report.study_files import PlannedPair, StudyFiles
+from crossdistill.report.words import NO_NUMBER, SPACE, count, duration, figure, interval, known, signed
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a cell. `sort` orders the column, `small` is the second line, `footnote` numbers a reason below the table."""
+
+    text: str
+    sort: float | str | None = None
+    small: str = ""
+    footnote: int | None = None
+    mark: str = ""  # a style: "muted", "low", a verdict
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's head, and a second line below it."""
+
+    name: str
+    small: str = ""
+
+
+@dataclass
+class Table:
+    """A table with its columns, rows of cells and numbered reasons."""
+
+    caption: str
+    columns: list[Column]
+    rows: list[list[Cell]] = field(default_factory=list)
+    footnotes: list[str] = field(default_factory=list)
+
+    def footnote(self, text: str) -> int:
+        """The number of this reason, which is added where it is new."""
+        if text not in self.footnotes:
+            self.footnotes.append(text)
+        return self.footnotes.index(text) + 1
+
+
+@dataclass(frozen=True)
+class Series:
+    """The networks of one kind in one pair: its teacher, its independent students, or the students of one method."""
+
+    name: str
+    arm: str
+    network: str
+    teacher: str | None
+
+    def holds(self, row: ResultRow) -> bool:
+        """Whether the row belongs to this series; an independent's own figures name no teacher, its agreement with a teacher does."""
+        same = row.arm == self.arm and row.student == self.network
+        return same and (row.teacher == self.teacher or row.teacher is None)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The mean over runs. `low` and `high` are the lowest and the highest run, or the interval over images where there is one run."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n_runs: int
+    unit: str
+    reason: str | None
+
+
+def series_of(pair: PlannedPair) -> list[Series]:
+    """Teacher, independent and each method of a pair, in that order."""
+    return [
+        Series(f"teacher {pair.teacher}", "teacher", pair.teacher, None),
+        Series(f"independent {pair.student}", "independent", pair.student, pair.teacher),
+        *(Series(method, method, pair.student, pair.teacher) for method in pair.methods),
+    ]
+
+
+def mean_figure(rows: Sequence[ResultRow]) -> Figure | None:
+    """The figure of several runs on one level; None where no run was observed."""
+    if not rows:
+        return None
+    measured = [row for row in rows if row.status == "ok" and known(row.value)]
+    values = [row.value for row in measured if row.value is not None]
+    if not values:
+        return Figure(None, None, None, 0, rows[0].unit, next((row.reason for row in rows if row.reason), "no reason was recorded"))
+    low, high = (min(values), max(values)) if len(values) > 1 else (measured[0].low, measured[0].high)
+    unmeasured = next((row.reason for row in rows if row not in measured and row.reason), None)
+    remark = f"not measurable in {len(rows) - len(values)} of {count(len(rows), 'run')}: {unmeasured}" if unmeasured else measured[0].reason
+    return Figure(fmean(values), low, high, len(values), rows[0].unit, remark)
+
+
+def find_figure(study: StudyFiles, series: Series, probe: str, level: str, metric: str) -> Figure | None:
+    """The mean figure of a series of networks; None where it was not observed."""
+    wanted = (probe, level, metric)
+    return mean_figure([row for row in study.results if (row.probe, row.level, row.metric) == wanted and series.holds(row)])
+
+
+def metric_table(study: StudyFiles, heading: str, metrics: Sequence[str], sets: Sequence[str] | None = None) -> Table | None:
+    """Rows: sets and their levels (and figures, where `metrics` holds several); columns: the networks. None where nothing was observed."""
+    columns = _networks(study, metrics)
+    if not columns:
+        return None
+    several = len(metrics) > 1
+    heads = [Column(series.name, pair.title if series.arm not in ("teacher", "independent") else "") for pair, series in columns]
+    table = Table(heading, [Column("Figure" if several else "Images")] + heads)
+    levels = [(probe, level) for probe, levels in study.level_order.items() if sets is None or probe in sets for level in levels]
+    for metric in metrics:
+        for probe, level in levels:
+            figures = [find_figure(study, series, probe, level, metric) for _, series in columns]
+            if any(figures):
+                names = [metric_words(metric)] * several + [plain(probe), _level_name(level)]
+                chance = study.chance if metric == "accuracy" else None
+                table.rows.append(_figure_row(table, names, figures, chance))
+    return table if table.rows else None
+
+
+def _figure_row(table: Table, names: list[str], figures: list[Figure | None], chance: float | None) -> list[Cell]:
+    """A row of figures; a remark that all of them share stands at the head of the row, once."""
+    place = len(table.rows)  # keeps the order of the page when a reader sorts back
+    remarks = {found.reason for found in figures if found}
+    shared = remarks.pop() if len(remarks) == 1 and all(found is None or found.value is not None for found in figures) else None
+    if shared:
+        figures = [replace(found, reason=None) if found else None for found in figures]
+    head = Cell(names[0], place, ", ".join(name for name in names[1:] if name), table.footnote(shared) if shared else None)
+    return [head] + [_figure_cell(table, found, chance) for found in figures]
+
+
+def _networks(study: StudyFiles, metrics: Sequence[str]) -> list[tuple[PlannedPair, Series]]:
+    """The networks of all pairs that have a figure. An independent taught by nobody stands there once, however many pairs share it."""
+    rows = [row for row in study.results if row.metric in metrics]
+    found: dict[tuple[str, str, str | None], tuple[PlannedPair, Series]] = {}
+    for pair in study.pairs:
+        for series in series_of(pair):
+            own = [row for row in rows if series.holds(row)]
+            if own:
+                found.setdefault((series.arm, series.network, own[0].teacher), (pair, series))
+    return list(found.values())
+
+
+def _level_name(level: str) -> str:
+    return "all levels" if level == "auc" else level
+
+
+def _figure_cell(table: Table, found: Figure | None, chance: float | None) -> Cell:
+    if found is None:
+        return Cell("not observed", None, mark="muted")
+    if found.value is None:
+        return Cell(NO_NUMBER, None, footnote=table.footnote(found.reason or ""), mark="muted")
+    near_chance = chance is not None and known(found.low) and found.low <= chance  # type: ignore[operator]
+    small = f"{_bare(found.low, found.unit)} to {_bare(found.high, found.unit)}" if known(found.low) and known(found.high) else ""
+    footnote = table.footnote(found.reason) if found.reason else None
+    return Cell(
+        figure(found.value, found.unit),
+        found.value,
+        f"{small}, near chance" if near_chance else small,
+        footnote,
+        "low" if near_chance else "",
+    )
+
+
+def _bare(value: float | None, unit: str) -> str:
+    """A limit without its unit, which the figure above it carries."""
+    return figure(value, unit).split(SPACE)[0]
+
+
+def contrast_table(rows: Sequence[InheritanceRow]) -> Table:
+    """Every contrast of the study with its numbers, its verdict and the reason."""
+    names = ("Pair", "Method", "Measured", "Difference", "Teacher's lead", "Verdict", "p", "Smallest detectable", "Why")
+    table = Table("All contrasts of students with independent students, in points", [Column(name) for name in names])
+    for place, row in enumerate(rows):
+        verdict = shown_verdict(row)
+        details = [_level_name(row.level_or_auc), "declared in advance" if row.role == "primary" else ""]
+        measured = quantity(row.model_copy(update={"level_or_auc": ""}))
+        table.rows.append(
+            [
+                Cell(f"{row.teacher} → {row.student}", place),
+                Cell(row.method, row.method),
+                Cell(measured, f"{measured} {row.level_or_auc}", ", ".join(filter(None, details))),
+                _difference_cell(row.difference, row.low, row.high),
+                _difference_cell(row.teacher_gap, row.gap_low, row.gap_high),
+                Cell(TITLES[verdict], TITLES[verdict], mark=verdict),
+                _p_cell(row),
+                _difference_cell(row.minimum_detectable, None, None, with_sign=False),
+                Cell(row.reason or "", row.reason),
+            ]
+        )
+    return table
+
+
+def _p_cell(row: InheritanceRow) -> Cell:
+    p, kind = (row.p_holm, "Holm") if row.p_holm is not None else (row.p_raw, "uncorrected")
+    if p is None or not known(p):
+        return Cell("none", None, mark="muted")
+    return Cell(f"{p:.3f}" if p >= 0.001 else "< 0.001", p, kind)
+
+
+def _difference_cell(value: float | None, low: float | None, high: float | None, *, with_sign: bool = True) -> Cell:
+    if value is None or not known(value):
+        return Cell(NO_NUMBER, None, mark="muted")
+    return Cell(signed(value) if with_sign else f"{100 * value:.1f}", value, interval(low, high))
+
+
+def cost_table(records: Sequence[RunRecord]) -> Table:
+    """What each arm cost: mean over its runs."""
+    columns = ["Network", "Arm", "Runs", "Parameters", "Seconds an epoch", "Images a second", "Training", "Observing"]
+    table = Table("Cost of each arm, mean over its runs", [Column(name) for name in columns])
+    arms: dict[tuple[str, str, str | None, str], list[RunRecord]] = {}
+    for record in sorted(records, key=lambda record: (record.arm != "teacher", record.arm != "independent")):
+        arms.setdefault((record.student, record.arm, record.teacher, record.model), []).append(record)
+    for (student, arm, teacher, model), runs in arms.items():
+        seconds, per_epoch = _mean_timing(runs, "seconds"), _mean_timing(runs, "seconds_per_epoch")
+        speed, observing = _mean_timing(runs, "images_per_second"), _mean_timing(runs, "observe_seconds")
+        table.rows.append(
+            [
+                Cell(student, student, model),
+                Cell(arm, arm, f"from {teacher}" if teacher else ""),
+                Cell(str(len(runs)), len(runs)),
+                Cell(f"{runs[0].parameters:,}", runs[0].parameters),
+                Cell(f"{per_epoch:.2f}" if per_epoch is not None else "not recorded", per_epoch),
+                Cell(f"{speed:,.0f}" if speed is not None else "not recorded", speed),
+                Cell(duration(seconds), seconds),
+                Cell(duration(observing), observing),
+            ]
+        )
+    return table
+
+
+def _mean_timing(runs: Sequence[RunRecord], name: str) -> float | None:
+    values = [run.timing[name] for run in runs if known(run.timing.get(name))]
+    return fmean(values) if values else None
+
+
+def in_words(study: StudyFiles, pair: PlannedPair, row: InheritanceRow) -> str:
+    """The three levels behind a contrast: "teacher vit 61.0 %, kd 34.2 %, independent cnn 30.0 %"; empty where they are not known."""
+    wanted = [series for series in series_of(pair) if series.arm in ("teacher", "independent", row.method)]
+    found = [(series.name, find_figure(study, series, row.probe, row.level_or_auc, row.metric)) for series in wanted]
+    return ", ".join(f"{name} {figure(value.value, value.unit)}" for name, value in found if value and value.value is not None)

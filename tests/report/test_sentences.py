@@ -1,0 +1,215 @@
+"""Verdict rows written by hand, and the sentences that readers must get from them."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossdistill.core.records import InheritanceRow
+from crossdistill.report.sentences import (
+    TITLES,
+    conclusion,
+    evidence,
+    headline_rows,
+    quantity,
+    runs_needed,
+    shown_verdict,
+    too_few_runs,
+    verdict_sentences,
+)
+
+
+def row(**changes: Any) -> InheritanceRow:
+    """A contrast of six runs in which the student gained 4.1 points of the teacher's 12."""
+    return InheritanceRow(
+        **{
+            "pair": 0,
+            "teacher": "vit",
+            "student": "cnn",
+            "method": "kd",
+            "contrast": "independent",
+            "probe": "scramble",
+            "metric": "accuracy",
+            "level_or_auc": "auc",
+            "role": "secondary",
+            "difference": 0.041,
+            "low": 0.012,
+            "high": 0.07,
+            "p_raw": 0.0123,
+            "p_holm": None,
+            "p_source": "Welch",
+            "family_size": 0,
+            "minimum_detectable": 0.04,
+            "runs_needed": 4,
+            "teacher_gap": 0.12,
+            "gap_low": 0.08,
+            "gap_high": 0.16,
+            "fidelity": 0.031,
+            "n_runs": 6,
+            "n_teachers": 6,
+            "verdict": "inherited",
+            "reason": "a reason",
+            **changes,
+        }
+    )
+
+
+def few(**changes: Any) -> InheritanceRow:
+    """The same with two runs, which allow no verdict."""
+    return row(**{"n_runs": 2, "verdict": "unresolved", **changes})
+
+
+def only_text(*rows: InheritanceRow, **options: Any) -> str:
+    (sentence,) = verdict_sentences(rows, **options)
+    return f"{sentence.title}. {sentence.subject}: {sentence.text}".replace("\u00a0", " ").replace("\u2212", "-")
+
+
+def test_an_inherited_trait_is_told_with_size_interval_gap_and_certainty():
+    assert only_text(row()) == (
+        "Inherited. Scramble accuracy: +4.1 points (+1.2 to +7.0) against independent students; the teacher itself: +12.0 points "
+        "(+8.0 to +16.0). Off zero and towards the teacher (6 runs an arm, p = 0.012, not corrected for the number of contrasts)."
+    )
+
+
+def test_a_declared_contrast_names_the_corrected_p_and_its_family():
+    declared = row(role="primary", p_holm=0.0004, family_size=3)
+    assert "p < 0.001 after Holm over 3 declared contrasts" in only_text(declared)
+    assert verdict_sentences([declared])[0].declared == "declared in advance"
+
+
+def test_moving_away_is_told_as_such():
+    text = only_text(row(verdict="moved_away", difference=-0.041, low=-0.07, high=-0.012))
+    assert text.startswith("Moved away. Scramble accuracy: -4.1 points (-7.0 to -1.2)")
+    assert "away from the teacher" in text
+
+
+def test_equivalence_names_its_margin_which_is_never_under_two_points():
+    assert "lies within 2.0 points of zero" in only_text(row(verdict="equivalent", minimum_detectable=0.01))
+    assert "lies within 4.0 points of zero" in only_text(row(verdict="equivalent", minimum_detectable=0.04))
+
+
+def test_an_unresolved_difference_says_what_could_have_been_found_and_the_runs_needed():
+    text = only_text(few(low=-0.05, high=0.13, minimum_detectable=0.09, runs_needed=7))
+    assert "2 runs an arm cannot tell this difference from zero (they would find one of 9.0 points); about 7 would be needed." in text
+
+
+def test_two_runs_off_zero_are_still_too_few_for_a_verdict():
+    assert "Off zero and towards the teacher, but 2 runs an arm are too few for a verdict." in only_text(few())
+
+
+def test_several_differences_around_zero_share_one_sentence_with_a_line_each():
+    rows = [few(probe=probe, low=-0.05, high=0.13) for probe in ("scramble", "superpixel")]
+    (sentence,) = verdict_sentences(rows)
+    assert sentence.subject == "2 differences not told from zero"
+    assert [item.split(" ")[0] for item in sentence.items] == ["Scramble", "Superpixel"]
+    assert all("smallest detectable" in item and "about 5 runs needed" in item for item in sentence.items)
+
+
+def test_nothing_to_inherit_shows_the_gap():
+    text = only_text(row(verdict="nothing_to_inherit", teacher_gap=0.004, gap_low=-0.01, gap_high=0.018))
+    assert "the teacher stands at +0.4 points (-1.0 to +1.8)" in text
+    assert "There is nothing to inherit" in text
+
+
+def test_figures_that_could_not_be_measured_for_one_reason_share_a_sentence_with_the_reason():
+    gate = dict(verdict="not_measurable", difference=None, low=None, high=None, teacher_gap=None, reason="clean accuracy is at chance")
+    text = only_text(row(probe="clean", level_or_auc="", **gate), row(**gate))
+    assert text.startswith("Not measurable. Clean accuracy and scramble accuracy: Clean accuracy is at chance.")
+
+
+def test_a_method_that_did_not_act_is_told_with_its_agreement():
+    reason = "students agree with their teacher on 60.0 % of clean images and independents on 61.0 %"
+    assert reason in only_text(row(verdict="method_did_not_act", reason=reason))
+
+
+@pytest.mark.parametrize("verdict", TITLES)
+def test_every_sentence_names_the_one_checkpoint_it_comes_from(verdict: str):
+    rows = [row(verdict=verdict), few(low=-0.1, high=0.2)]
+    for sentence in verdict_sentences(rows, one_teacher_checkpoint=True):
+        assert "from this teacher checkpoint" in sentence.text
+    assert "this teacher checkpoint" not in only_text(row(verdict=verdict))
+    assert conclusion(rows, one_teacher_checkpoint=True).startswith("From this teacher checkpoint: ")
+
+
+# Also tables that claim what they may not: the page is the last place to stop a bold word.
+@given(st.sampled_from(sorted(TITLES)), st.integers(1, 4), st.floats(-1, 1), st.floats(0, 0.5), st.booleans())
+def test_fewer_than_five_runs_never_say_inherited(verdict: str, n_runs: int, difference: float, reach: float, one: bool):
+    bold = row(verdict=verdict, n_runs=n_runs, difference=difference, low=difference - reach, high=difference + reach)
+    assert shown_verdict(bold) not in ("inherited", "moved_away", "equivalent")
+    words = [conclusion([bold], one_teacher_checkpoint=one), evidence([bold]), too_few_runs([bold]) or ""]
+    words += [f"{s.title} {s.subject} {s.text}" for s in verdict_sentences([bold], one_teacher_checkpoint=one)]
+    assert "inherited" not in " ".join(words).lower()
+
+
+def test_too_few_runs_say_what_to_do_and_enough_runs_say_nothing():
+    assert "at least 5 runs an arm" in (too_few_runs([few(), row()]) or "")
+    assert "seeds: [0, 1, 2, 3, 4]" in (too_few_runs([few()]) or "")
+    assert too_few_runs([row()]) is None
+    assert too_few_runs([]) is None
+
+
+def test_runs_needed_is_never_below_what_a_verdict_takes():
+    assert runs_needed(few(runs_needed=2)) == "at least 5 are needed"
+    assert runs_needed(few(runs_needed=70)) == "about 70 would be needed"
+    assert runs_needed(few(runs_needed=123456)) == "more than 1,000 would be needed"
+    assert runs_needed(row(runs_needed=None)) == "more runs of the same size may not settle it"
+
+
+def test_sentences_come_declared_first_then_by_verdict_then_by_size():
+    rows = [
+        row(probe="a", verdict="equivalent"),
+        row(probe="b", verdict="inherited", difference=0.03),
+        row(probe="c", verdict="inherited", difference=-0.3),
+        row(probe="d", verdict="unresolved", low=-0.1, role="primary"),
+    ]
+    assert [s.subject[0] for s in verdict_sentences(rows)] == ["D", "C", "B", "A"]
+
+
+def test_the_conclusion_of_many_runs_names_what_was_inherited_and_counts_the_rest():
+    rows = [row(), row(probe="superpixel", verdict="unresolved"), row(probe="clean", level_or_auc="", verdict="nothing_to_inherit")]
+    text = conclusion(rows).replace("\u00a0", " ")
+    assert (
+        text
+        == "Inherited: scramble accuracy +4.1 points (vit → cnn, kd). Of the other contrasts: 1 “unresolved” and 1 “nothing to inherit”."
+    )
+
+
+def test_the_conclusion_of_few_runs_counts_what_is_off_zero_and_its_direction():
+    against = few(probe="superpixel", difference=-0.2, low=-0.3, high=-0.1)
+    text = conclusion([few(), against, few(probe="clean", low=-0.1)]).replace("\u00a0", " ").replace("\u2212", "-")
+    assert text.startswith("Of 3 contrasts, 2 are off zero, 1 of them towards the teacher. The largest: superpixel accuracy -20.0 points")
+
+
+def test_the_headline_takes_averages_over_levels_and_choices_on_sets_of_their_own():
+    kept = [
+        row(probe="clean", level_or_auc=""),
+        row(),
+        row(probe="conflict", level_or_auc="", metric="cue_choice_shape"),
+    ]
+    left = [
+        row(level_or_auc="grid=2"),
+        row(metric="retention"),
+        row(metric="cue_choice_shape"),
+        row(probe="conflict", level_or_auc=""),
+        row(probe="clean", level_or_auc="", metric="confidence"),
+    ]
+    assert headline_rows([*left, *kept]) == kept
+
+
+def test_a_declared_contrast_is_always_in_the_headline():
+    assert (
+        headline_rows([row(role="primary", probe="conflict", level_or_auc=""), row(probe="conflict", metric="shape_bias")])[0].role
+        == "primary"
+    )
+
+
+def test_quantities_are_named_in_words():
+    assert quantity(row(probe="localized_noise")) == "localized noise accuracy"
+    assert quantity(row(level_or_auc="grid=4")) == "scramble accuracy at grid=4"
+    assert quantity(row(probe="conflict", metric="cue_choice_texture", level_or_auc="")) == "texture choices on conflict images"
+
+
+def test_agreement_is_told_without_a_double_negative():
+    assert "agrees with its teacher 3.1\u00a0points more often" in evidence([row()])
+    assert "agrees with its teacher 3.1\u00a0points less often" in evidence([row(fidelity=-0.031)])
