@@ -209,7 +209,7 @@ def logits_of(rng: np.random.Generator, decisions: np.ndarray) -> np.ndarray:
 
 def write_probe(folder: Path, name: str, levels: tuple[str, ...], isolates: str) -> None:
     folder.mkdir(parents=True)
-    manifest = {"name": name, "isolates": isolates, "level_names": list(levels), "draws": 1}
+    manifest = {"probe": name, "isolates": isolates, "levels": [{"name": level} for level in levels], "draws": 1}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     picture = Image.new("RGB", (100 * (1 + len(levels)), 300), "white")
     draw = ImageDraw.Draw(picture)

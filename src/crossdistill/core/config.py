@@ -145,6 +145,7 @@ class ProbeConfig(WithSettings):
 
 class ObserveConfig(Frozen):
     images: PositiveInt | None = None  # stratified subset of the test split for probes; None: all
+    draws: PositiveInt | None = None  # of every probe that does not say its own; None: those of the preset
     batch_size: PositiveInt = 256
 
 

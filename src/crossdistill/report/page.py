@@ -110,7 +110,7 @@ def _contents(study: StudyFiles) -> dict[str, Any]:
         conclusion=sentences.conclusion(headline, one_teacher_checkpoint=one_checkpoint),
         too_few_runs=sentences.too_few_runs(headline),
         answers=list(_answers(study, headline)),
-        notes=sentences.notes(study.records),
+        notes=sentences.weak_teachers(study.pairs, study.results) + sentences.notes(study.records),
         verdict_legend=_verdict_legend(headline),
         contrasts=tables.contrast_table(study.inheritance) if study.inheritance else None,
         figure_tables=_figure_tables(study),

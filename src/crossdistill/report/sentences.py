@@ -6,10 +6,12 @@ whatever a table may claim: the difference and its interval are reported, and th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 from crossdistill.compare.verdicts import ENOUGH_RUNS, SMALL
-from crossdistill.core.records import InheritanceRow, RunRecord, Verdict
-from crossdistill.report.words import SPACE, count, interval, known, listed, points, points_with_interval, size_in_points
+from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord, Verdict
+from crossdistill.report.study_files import PlannedPair
+from crossdistill.report.words import SPACE, count, interval, known, listed, percent, points, points_with_interval, size_in_points
 
 TITLES: Mapping[Verdict, str] = {
     "inherited": "Inherited",
@@ -332,6 +334,23 @@ def notes(records: Sequence[RunRecord]) -> list[tuple[str, str]]:
         for note in record.notes:
             seen.setdefault((whose, note))
     return list(seen)
+
+
+def weak_teachers(pairs: Sequence[PlannedPair], results: Sequence[ResultRow]) -> list[tuple[str, str]]:
+    """A note for each pair whose teacher is no better on clean images than the student is without it."""
+    found = []
+    for pair in pairs:
+        teacher, alone = _clean_accuracy(results, "teacher", pair.teacher), _clean_accuracy(results, "independent", pair.student)
+        if teacher and alone and mean(teacher) <= mean(alone):
+            better = f"right on {percent(mean(teacher))} of the clean images, no more than the independent student ({percent(mean(alone))})"
+            note = f"it is {better}: nothing says that its accuracy could help this student."
+            found.append((f"Teacher {pair.teacher} of {pair.student}", note))
+    return found
+
+
+def _clean_accuracy(results: Sequence[ResultRow], arm: str, network: str) -> list[float]:
+    rows = [row for row in results if (row.arm, row.student, row.probe, row.metric) == (arm, network, "clean", "accuracy")]
+    return [row.value for row in rows if row.value is not None]
 
 
 def plain(name: str) -> str:

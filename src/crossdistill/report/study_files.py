@@ -94,7 +94,10 @@ def read_study(folder: Path) -> StudyFiles:
             "Give the folder that --out of `crossdistill study run` named."
         )
     plan = read_json(folder / "plan.json") if (folder / "plan.json").exists() else {}
-    records = tuple(RunRecord.load(path.parent) for path in sorted(folder.glob("runs/*/record.json")))
+    planned = {task["run"] for task in plan.get("tasks", ())}  # a changed study may have left runs and probes of its former plan
+    found = [path.parent for path in sorted(folder.glob("runs/*/record.json"))]
+    records = tuple(RunRecord.load(path) for path in found if not planned or path.name in planned)
+    shown = [path.parent for path in sorted(folder.glob("probes/*/manifest.json"))]
     results = _rows(folder / "results.parquet", ResultRow)
     inheritance = _rows(folder / "inheritance.parquet", InheritanceRow)
     return StudyFiles(
@@ -105,7 +108,7 @@ def read_study(folder: Path) -> StudyFiles:
         results=results,
         inheritance=inheritance,
         records=records,
-        probes=tuple(_probe(path.parent) for path in sorted(folder.glob("probes/*/manifest.json"))),
+        probes=tuple(_probe(path) for path in shown if path.name in plan.get("probes", [path.name])),
         failures=_failures(folder / "failures.json"),
         missing=_missing(folder, plan, records),
     )
@@ -131,10 +134,10 @@ def _probe(folder: Path) -> Probe:
     manifest = read_json(folder / "manifest.json")
     preview = folder / "preview.png"
     return Probe(
-        name=manifest.get("name", folder.name),
-        isolates=manifest.get("isolates", ""),
-        level_names=tuple(manifest.get("level_names", ())),
-        draws=manifest.get("draws", 1),
+        name=manifest["probe"],
+        isolates=manifest["isolates"],
+        level_names=tuple(level["name"] for level in manifest["levels"]),
+        draws=manifest["draws"],
         preview=preview if preview.exists() else None,
     )
 

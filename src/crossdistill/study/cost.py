@@ -40,7 +40,7 @@ def planned_cost(config: StudyConfig, *, store: Path, progress: Progress) -> dic
 def observed_images(config: StudyConfig, splits: Splits) -> int:
     """Forward passes to observe one network: clean, the source's extra sets, every level and draw of every probe."""
     recipes = [
-        probe_recipe(p.name, splits.test.size, preset=p.preset or config.preset, levels=p.levels, draws=p.draws)
+        probe_recipe(p.name, splits.test.size, preset=p.preset or config.preset, levels=p.levels, draws=p.draws or config.observe.draws)
         for p in config.chosen_probes
     ]
     probed = sum(len(recipe.levels) * recipe.draws for recipe in recipes) * len(probe_rows(splits.test, config))

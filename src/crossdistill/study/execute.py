@@ -22,7 +22,7 @@ from crossdistill.report.page import build_page
 from crossdistill.study.folder import claimed, stamp
 from crossdistill.study.plan import Plan, Training, make_plan, plan_json
 from crossdistill.study.tables import write_tables
-from crossdistill.study.tasks import Workshop, build, observe_run, train
+from crossdistill.study.tasks import Workshop, build, observe_run, refuse_wrong_checkpoint, train
 from crossdistill.train.loop import refuse_class_mismatch
 from crossdistill.train.objective import method_weights, plugin_needs
 
@@ -64,11 +64,11 @@ def run_study(config: StudyConfig, out: Path, *, store: Path, device: torch.devi
     with claimed(out, config):
         splits = study_splits(config, progress)
         plan = make_plan(config, fingerprint(splits))
-        stamp(out, config, plan_json(plan, splits))
         shop = Workshop(config, splits, out, store, device, progress)
         refuse_what_cannot_work(shop, plan)
         subset = probe_rows(splits.test, config)
         probe_sets = _build_probes(shop)
+        stamp(out, config, plan_json(plan, splits, [probe_set.folder.name for probe_set in probe_sets.values()]))
         failures = _run_trainings(shop, plan, probe_sets, subset, only)
         write_json(out / "failures.json", [{"task": label, "message": reason} for label, reason in failures.items()])
         write_tables(out, config, [training.run for training in plan.trainings])
@@ -77,10 +77,11 @@ def run_study(config: StudyConfig, out: Path, *, store: Path, device: torch.devi
 
 def refuse_what_cannot_work(shop: Workshop, plan: Plan) -> None:
     """Build every network once and ask every method about its pair, so that nothing is refused after hours of training."""
-    built: dict[str, Network] = {}
+    config, built = shop.config, dict[str, Network]()
     for training in plan.trainings:
         if training.network not in built:
             built[training.network] = build(shop, replace(training, method=None))
+            refuse_wrong_checkpoint(shop, built[training.network], config.networks[training.network])
     for training in plan.students:
         if training.method and training.teacher:
             plugin = registry.get("method", training.method.name)
@@ -91,13 +92,9 @@ def refuse_what_cannot_work(shop: Workshop, plan: Plan) -> None:
 
 
 def fingerprint(splits: Splits) -> str:
-    """Names the bytes of the images that a study reads: source content, and which of them are in which split."""
-    parts = {
-        name: [images.provenance.get("fingerprint"), len(images), str(images.ids[0]), str(images.ids[-1])]
-        for name, images in vars(splits).items()
-        if isinstance(images, ImageSet)
-    }
-    return digest(parts)
+    """Names the images that a study reads: the sources' content, and which of them, in which order, are in which split."""
+    sets = {name: images for name, images in vars(splits).items() if isinstance(images, ImageSet)}
+    return digest({name: [images.provenance["key"], images.ids.tolist(), images.labels.tolist()] for name, images in sets.items()})
 
 
 def probe_rows(test: ImageSet, config: StudyConfig) -> np.ndarray:
@@ -118,8 +115,8 @@ def _build_probes(shop: Workshop) -> dict[str, ProbeSet]:
         watch = Stopwatch()
         levels = [{**probe.settings, **level} for level in probe.levels] if probe.levels else None
         built = build_probe_set(
-            probe.name, shop.splits.test, preset=probe.preset or config.preset, levels=levels, draws=probe.draws, seed=config.seed,
-            folder=shop.store / "probes", progress=shop.progress,
+            probe.name, shop.splits.test, preset=probe.preset or config.preset, levels=levels,
+            draws=probe.draws or config.observe.draws, seed=config.seed, folder=shop.store / "probes", progress=shop.progress,
         )  # fmt: skip
         shop.progress.line(f"probe {probe.name}: {len(built.levels)} levels, {built.draws} draws ({watch.seconds:.1f} s)")
         shown = shop.out / "probes" / built.folder.name  # what the page reads; the images stay in the store

@@ -5,7 +5,7 @@ used, the fingerprint of the images, and the keys of the trainings it reads. Add
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from crossdistill.core import registry
 from crossdistill.core.config import MethodConfig, StudyConfig, TrainingConfig
 from crossdistill.core.store import digest, file_sha256
+from crossdistill.core.types import Splits
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _model_source(model: str | None) -> int | str | None:
     return registry.get("model", source).version
 
 
-def plan_json(plan: Plan, splits: Any) -> dict[str, Any]:
+def plan_json(plan: Plan, splits: Splits, probe_folders: Iterable[str]) -> dict[str, Any]:
     """`plan.json`: what is stamped into the study folder before the first student starts."""
     config = plan.config
     image_settings = registry.get("images", config.images.source).settings(**config.images.settings).model_dump(mode="json")
@@ -134,6 +135,7 @@ def plan_json(plan: Plan, splits: Any) -> dict[str, Any]:
         "tasks": [
             {"key": t.key, "kind": "teacher" if t.arm == "teacher" else "student", "label": t.label, "run": t.run} for t in plan.trainings
         ],
+        "probes": list(probe_folders),
         "one_teacher_checkpoint": plan.one_teacher_checkpoint,
         "images": {
             "source": config.images.source,

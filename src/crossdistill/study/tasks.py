@@ -84,8 +84,6 @@ def _train(shop: Workshop, training: Training, folder: Path) -> None:
             teacher=teacher, device=shop.device, progress=shop.progress, description=training.label,
         )  # fmt: skip
         history = trainer.run()
-    else:
-        _refuse_wrong_checkpoint(shop, network, chosen)
     save_network(network, folder / "network.safetensors", class_names=shop.splits.train.class_names, extra={"run": training.run})
     _record(shop, training, network, history, watch.seconds).save(folder)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
@@ -98,14 +96,21 @@ def build(shop: Workshop, training: Training) -> Network:
         network = load_network(
             chosen.checkpoint, model=chosen.model, n_classes=splits.train.n_classes, size=splits.train.size, class_map=chosen.class_map
         )
-        return network.to(shop.device)
+        return placed(network, shop.device)
     torch.manual_seed(torch_seed(shop.config.seed, training.role, training.seed, "initialisation"))
     assert chosen.model is not None
     network = build_network(chosen.model, splits.train.n_classes, splits.train.size, pretrained=chosen.pretrained, settings=chosen.settings)
-    if training.method and (prepare := registry.get("method", training.method.name).facts["prepare_student"]):
-        prepare(network, training.method.settings)
+    if training.method:
+        plugin = registry.get("method", training.method.name)
+        if prepare := plugin.facts["prepare_student"]:
+            prepare(network, plugin.parse(training.method.settings))
+    return placed(network, shop.device)
+
+
+def placed(network: Network, device: torch.device) -> Network:
+    """The network on the device, convolutions in the channels-last layout that batches have."""
     layout = torch.channels_last if network.family == "cnn" else torch.contiguous_format
-    return network.to(shop.device, memory_format=layout)  # type: ignore[call-overload]
+    return network.to(device, memory_format=layout)  # type: ignore[call-overload]
 
 
 def load_trained(shop: Workshop, training: Training) -> Network:
@@ -113,7 +118,7 @@ def load_trained(shop: Workshop, training: Training) -> Network:
     path = shop.folder(training) / "network.safetensors"
     if not path.exists():
         raise StudyError(f"the weights of {training.label} are not at {path}: delete {path.parent} to train it again")
-    return frozen(load_network(path).to(shop.device))
+    return frozen(placed(load_network(path), shop.device))
 
 
 def _objective(shop: Workshop, training: Training, network: Network, teacher: Network) -> Objective:
@@ -146,8 +151,10 @@ def _objective(shop: Workshop, training: Training, network: Network, teacher: Ne
     )
 
 
-def _refuse_wrong_checkpoint(shop: Workshop, network: Network, chosen: NetworkConfig) -> None:
+def refuse_wrong_checkpoint(shop: Workshop, network: Network, chosen: NetworkConfig) -> None:
     """Classes in another order are silent otherwise: the top-1 on validation images must lie clearly above chance."""
+    if chosen.checkpoint is None:
+        return
     images = spread(shop.splits.validation, CHECKED_IMAGES)
     answers = observe(network, images, device=shop.device, split="validation")
     estimate = accuracy(answers.logits, answers.labels)
