@@ -5,6 +5,7 @@ Exit codes: 0 done; 2 the user can mend it (one message, no traceback); 1 a defe
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ study_app = typer.Typer(help="Plan, run and watch a study.", no_args_is_help=Tru
 probes_app = typer.Typer(help="Build probe sets from any images.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 app.add_typer(probes_app, name="probes")
+
+MENDABLE = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR}
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that comes out; the same command goes on where it stopped.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
@@ -249,19 +252,23 @@ def main() -> None:
     from crossdistill.core.errors import CrossdistillError
 
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer answers Ctrl-C with 130
     except CrossdistillError as error:
         print(f"crossdistill: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\ninterrupted: what was done is saved, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        print(f"crossdistill: cannot use {error.filename or 'a file'}: {error.strerror}. What was finished is kept.", file=sys.stderr)
+        sys.exit(2)
     except Exception as error:
         show = getattr(error, "show", None)  # a usage error of the command line itself; typer carries its own click
         if show is None:
             raise
         show()
         sys.exit(2)
+    if code == 130:
+        print("\ninterrupted: what was done is saved, the same command goes on from there", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

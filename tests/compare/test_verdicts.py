@@ -72,7 +72,11 @@ def test_a_difference_out_of_reach_says_so():
 
 @pytest.mark.parametrize(
     ("gap", "verdict", "words"),
-    [((0.05, -0.01, 0.11), "unresolved", "is not told from zero"), ((0.015, 0.01, 0.02), "nothing_to_inherit", "under 2 points")],
+    [
+        ((0.05, -0.01, 0.11), "unresolved", "is not told from zero"),
+        ((0.015, 0.01, 0.02), "nothing_to_inherit", "under 2 points"),
+        ((0.01, -0.25, 0.27), "unresolved", "is not told from zero"),
+    ],
 )
 def test_a_small_gap_leaves_nothing_to_inherit_and_an_uncertain_one_leaves_the_contrast_open(gap, verdict, words):
     found, reason = judge(evidence(gap=Estimate(*gap)))

@@ -59,6 +59,12 @@ def test_teachers_take_the_study_recipe_then_their_own_then_the_networks() -> No
         ("temperature: 1", "temperatur: 1", "method 'kd' has no setting 'temperatur'. Did you mean 'temperature'?"),
         ("temperature: 1", "temperature: hot", "setting 'temperature' of method 'kd': input should be a valid number"),
         ("label: cold, ", "", "two arms of this pair are called 'kd'"),
+        (", temperature: 1", "", "'kd' and 'cold' are the same method with the same settings"),
+        ("label: cold", "label: a/b", "string should match pattern"),
+        ("temperature: 1", "temperature: -1", "setting 'temperature' of method 'kd': input should be greater than 0, got -1"),
+        ("seeds: [3, 4]", "seeds: [3, 4]\nteachers: {epochz: 3}", "study.yaml, line 11: teachers: epochz: there is no setting 'epochz'"),
+        ("seeds: [3, 4]", "seeds: [3, 4]\nprobes: [scramble, scramble]", "line 11: probes: probe 'scramble' stands here twice"),
+        ("seeds: [3, 4]", "seeds: [3, 4]\nname: {{ x }}", "study.yaml, line 11: this is not YAML"),
         ("teacher: vit", "teacher: vti", "study.yaml, line 6: pairs.0.teacher: no network is called 'vti'. Did you mean 'vit'?"),
         ("source: trifeature", "source: trifeatures", "study.yaml, line 1: images.source: no images is called 'trifeatures'. Did you mean"),
         ("model: small/vit", "model: smal/vit", "study.yaml, line 3: networks.vit.model: no model is called 'smal'. Did you mean 'small'?"),
@@ -78,6 +84,22 @@ def test_every_mistake_is_named_with_its_line(old: str, new: str, expected: str)
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(SettingError, match="cannot read the study file nowhere.yaml"):
         read_study(Path("nowhere.yaml"))
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_bytes(b"name: \xff\xfe")
+    with pytest.raises(SettingError, match="no text file in UTF-8"):
+        read_study(tmp_path / "study.yaml")
+
+
+def test_two_pairs_may_not_hide_behind_one_label() -> None:
+    second = "pairs:\n  - {teacher: vit, student: cnn, methods: [{name: kd, temperature: 2}]}\n"
+    assert "two pairs join vit and cnn by 'kd'" in refusal(STUDY.replace("pairs:\n", second))
+
+
+def test_merge_keys_serve() -> None:
+    study = parse_study(STUDY.replace("training:\n  epochs: 3\n", "training:\n  <<: {epochs: 7}\n"))
+    assert study.training.epochs == 7
 
 
 def test_a_list_is_not_a_study() -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import yaml
 
 from crossdistill.core.config import StudyConfig, parse_study, read_study
@@ -28,7 +29,7 @@ seeds: [0, 1]
 
 
 def plan(text: str, images: str = "images") -> Plan:
-    return make_plan(parse_study(text), images)
+    return make_plan(parse_study(text), images, torch.device("cpu"))
 
 
 def keys(planned: Plan) -> dict[str, str]:
@@ -88,7 +89,7 @@ def test_the_resolved_study_reads_as_the_same_study(tmp_path: Path) -> None:
     config = parse_study(STUDY)
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(resolved(config)))
     again: StudyConfig = read_study(tmp_path / "study.yaml")
-    assert keys(make_plan(again, "images")) == keys(make_plan(config, "images"))
+    assert keys(make_plan(again, "images", torch.device("cpu"))) == keys(make_plan(config, "images", torch.device("cpu")))
     assert resolved(again) == resolved(config)
 
 
@@ -98,7 +99,7 @@ def test_the_plan_is_stamped_with_its_primary_contrasts(tmp_path: Path, command:
     written = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert written["primary"] == [{"pair": 0, "method": "kd", "probe": "scramble"}, {"pair": 1, "method": "kd", "probe": "scramble"}]
     assert written["factors"] == {"label": "shape", "correlated": "texture"}
-    assert len(written["probes"]) == 1
+    assert written["observations"].keys() == {"clean", "conflict", "scramble"}
     assert len(written["tasks"]) == 14
 
 

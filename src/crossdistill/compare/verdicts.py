@@ -12,6 +12,9 @@ ENOUGH_RUNS = 5
 SMALL = 0.02
 """Two points: a smaller teacher gap is nothing to inherit, and arms closer than this are equivalent."""
 
+READABLE_GAP = 0.05
+"""Five points: a teacher gap that may be as large as this could be inherited, whatever its point estimate."""
+
 ALPHA = 0.05
 
 
@@ -38,8 +41,8 @@ class Judgement(NamedTuple):
 def judge(evidence: Evidence) -> Judgement:
     """The verdict: not_measurable before method_did_not_act before what the teacher's gap allows before what the interval says.
 
-    Nothing to inherit: the gap is under 2 points. A larger gap whose interval contains zero leaves the contrast unresolved:
-    whether there was anything to inherit is not known. With fewer than 5 runs in either arm
+    Nothing to inherit: the gap is under 2 points and certainly under 5. A gap that is not told from zero otherwise leaves the
+    contrast unresolved: whether there was anything to inherit is not known. With fewer than 5 runs in either arm
     the interval is never interpreted. With 5 or more: `inherited` or `moved_away` where it is off zero, toward the teacher or
     away (a declared contrast must also hold after Holm's correction); `equivalent` where it lies inside the margin of
     max(2 points, smallest detectable difference); else `unresolved`.
@@ -74,10 +77,10 @@ def _without_a_gap(gap: Estimate) -> Judgement | None:
     assert gap.low is not None
     assert gap.high is not None
     found = f"teacher minus independent, {with_interval(gap)},"
-    if abs(gap.value) < SMALL:
-        return Judgement("nothing_to_inherit", f"{found} is under {100 * SMALL:.0f} points: there is nothing to inherit")
-    if gap.low <= 0 <= gap.high:
-        return Judgement("unresolved", f"{found} is not told from zero: whether there is anything to inherit is not known")
+    if abs(gap.value) < SMALL and max(-gap.low, gap.high) < READABLE_GAP:
+        return Judgement("nothing_to_inherit", f"{found} is under {100 * SMALL:.0f} points: there is nothing to take over")
+    if abs(gap.value) < SMALL or gap.low <= 0 <= gap.high:
+        return Judgement("unresolved", f"{found} is not told from zero: whether there is anything to take over is not known")
     return None
 
 

@@ -6,7 +6,7 @@ Errors name the line of the file, what was expected, what came, and the nearest 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,7 +112,7 @@ class MethodConfig(WithSettings):
     """A method in a pair. `weight` multiplies every term but `ce`; `weights` replaces the published weight of single terms."""
 
     name: str
-    label: str | None = None
+    label: str | None = Field(default=None, pattern=r"^[\w.-]+$")  # also the name of the runs' folders
     weight: NonNegativeFloat = 1.0
     weights: dict[str, float] = {}
     ramp_epochs: NonNegativeFloat = 0.0  # the weight of every term but `ce` rises linearly over these epochs
@@ -175,8 +175,17 @@ class StudyConfig(Frozen):
             labels = [method.arm for method in pair.methods]
             if clash := next((label for label in labels if labels.count(label) > 1 or label in ("independent", "teacher")), None):
                 _fail(("pairs", i, "methods"), f"two arms of this pair are called '{clash}': give one of them another `label`")
+            for method in pair.methods:
+                first = next(other for other in pair.methods if other.model_copy(update={"label": method.label}) == method)
+                if first != method:
+                    _fail(("pairs", i, "methods"), f"'{first.arm}' and '{method.arm}' are the same method with the same settings")
             if self.networks[pair.student].checkpoint:
                 _fail(("pairs", i, "student"), f"network '{pair.student}' is a finished checkpoint: a student needs a `model`")
+        joined = [(pair.teacher, pair.student, method.arm) for pair in self.pairs for method in pair.methods]
+        if twice := next((arm for arm in joined if joined.count(arm) > 1), None):
+            _fail(("pairs",), f"two pairs join {twice[0]} and {twice[1]} by '{twice[2]}': give one of the methods another `label`")
+        if twice := next((name for name in self.probe_names if self.probe_names.count(name) > 1), None):
+            _fail(("probes",), f"probe '{twice}' stands here twice: give it all its `levels` at once")
         if len(set(self.seeds)) != len(self.seeds):
             _fail(("seeds",), f"seeds repeat: {list(self.seeds)}")
         for i, contrast in enumerate(self.primary or ()):
@@ -236,9 +245,14 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML in which `1e-3` is a number (YAML 1.2) and a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)  # `<<: *defaults`
         seen: set[Any] = set()
         for key_node, _ in node.value:
             name = self.construct_object(key_node, deep=True)
+            if not isinstance(name, str | int | float):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a name was expected here (is a text with braces unquoted?)", key_node.start_mark
+                )
             if name in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"'{name}' stands here twice", key_node.start_mark)
             seen.add(name)
@@ -257,6 +271,8 @@ def read_study(path: Path) -> StudyConfig:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise SettingError(f"cannot read the study file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingError(f"{path} is no text file in UTF-8: a study file is YAML") from error
     return parse_study(text, source=str(path), default_name=Path(path).stem)
 
 
@@ -319,9 +335,9 @@ def _explain(error: ValidationError) -> tuple[tuple[Any, ...], str]:
 def _plugin_checks(study: StudyConfig) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """What only the plug-ins know: names and settings of methods, probes, models and image sources."""
     yield ("images", "source"), lambda: registry.get("images", study.images.source).parse(study.images.settings)
+    yield ("teachers",), lambda: _checked(lambda: TrainingConfig.model_validate(study.teachers.settings))
     for name, network in study.networks.items():
-        for teacher in (False, True):
-            yield ("networks", name, "training"), lambda name=name, teacher=teacher: _recipe(study, name, teacher)
+        yield ("networks", name, "training"), lambda network=network: _checked(lambda: TrainingConfig.model_validate(network.training))
         if network.model:
             source = re.split("[/:]", network.model)[0]
             yield ("networks", name, "model"), lambda source=source: registry.get("model", source)
@@ -332,9 +348,9 @@ def _plugin_checks(study: StudyConfig) -> Iterator[tuple[tuple[Any, ...], Any]]:
         yield ("probes", i), lambda probe=probe: _check_probe(probe)
 
 
-def _recipe(study: StudyConfig, network: str, teacher: bool) -> TrainingConfig:
+def _checked(validate: Callable[[], object]) -> None:
     try:
-        return study.recipe(network, teacher=teacher)
+        validate()
     except ValidationError as error:
         path, message = _explain(error)
         raise SettingError(f"{'.'.join(map(str, path))}: {message}") from error

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crossdistill.core.errors import StudyError
 from crossdistill.core.store import read_json, write_json
@@ -145,4 +145,9 @@ class RunRecord(Row):
                 f"{folder / 'record.json'} has format {data.get('format')}, this version reads {FORMAT}: "
                 "use the version that wrote it, or another --out folder"
             )
-        return cls.model_validate(data)
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise StudyError(
+                f"{folder / 'record.json'} is damaged: {error.errors()[0]['msg']}. Delete that folder to make it again."
+            ) from error

@@ -47,7 +47,7 @@ class Plugin:
     @property
     def settings(self) -> type[BaseModel]:
         """The settings as a pydantic model, one field for each keyword-only parameter."""
-        hints = typing.get_type_hints(self.function)
+        hints = typing.get_type_hints(self.function, include_extras=True)
         parameters = inspect.signature(self.function).parameters.values()
         fields: dict[str, Any] = {
             p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default) for p in parameters if p.kind is p.KEYWORD_ONLY
@@ -55,7 +55,7 @@ class Plugin:
         return create_model(self.name, __config__=ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True), **fields)
 
     def parse(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that differ from nothing: validated and in their declared types, only those that were given.
+        """The settings that were given, validated and in their declared types; defaults are left to the function.
 
         Raises UnknownNameError for an unknown setting and SettingError for one of the wrong type.
         """
@@ -112,6 +112,7 @@ def method(
     """Mark a factory `(student, teacher, images, rng, *, settings) -> objective` as a distillation method.
 
     `weights` are the published weights of its terms. `needs(settings, student_shapes, teacher_shapes) -> Needs`,
+    `rng` is for draws while the objective is made; inside it torch's global generator serves, keyed afresh for each step.
     `prepare_student(network, settings)` and `warm_up(teacher, images, settings) -> frozen module` are optional.
     """
     facts = dict(paper=paper, weights=weights, direction=direction, needs=needs, prepare_student=prepare_student, warm_up=warm_up)

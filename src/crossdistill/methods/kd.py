@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from crossdistill.core.registry import method
@@ -27,10 +28,8 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: floa
 
 
 @method(paper="Hinton et al. 2015", weights={"ce": 0.1, "kd": 0.9})
-def kd(student: Any, teacher: Any, images: Any, rng: Any, *, temperature: float = 4.0) -> Callable[..., dict[str, Tensor]]:
+def kd(student: Any, teacher: Any, images: Any, rng: Any, *, temperature: PositiveFloat = 4.0) -> Callable[..., dict[str, Tensor]]:
     """Logit matching: cross-entropy with the labels and KL to the teacher. Weights 0.1 / 0.9 at T = 4 as in RepDistiller."""
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
 
     def objective(batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
         return {

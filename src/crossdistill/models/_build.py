@@ -83,10 +83,11 @@ def load_network(
     n_classes: int | None = None,
     size: tuple[int, int] | None = None,
     class_map: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Network:
     """The network of a safetensors file; torch's random generator is left as it was.
 
-    A file of `save_network` says itself how to build it; for any other, `model` and `size` say it. `n_classes`: how many
+    A file of `save_network` says itself how to build it; for any other, `model`, `settings` and `size` say it. `n_classes`: how many
     classes the images have. `class_map[k]` is the images' class of the file's output k, -1 for an output that is not theirs.
     Raises WeightsError for a file that is missing, damaged, or does not fit.
     """
@@ -96,7 +97,7 @@ def load_network(
         if description is not None:
             network = _described(description)
         else:
-            network = _foreign(path, tensors, model, n_outputs, size)
+            network = _foreign(path, tensors, model, n_outputs, size, settings)
             # A bare model's file knows no normalisation: the source's stands.
             tensors = {"mean": network.mean, "std": network.std} | {f"model.{name}": value for name, value in tensors.items()}
     _load(network, tensors, path)
@@ -180,10 +181,13 @@ def _described(description: Mapping[str, Any]) -> Network:
     return network
 
 
-def _foreign(path: Path, tensors: Mapping[str, Tensor], model: str | None, n_outputs: int | None, size: tuple[int, int] | None) -> Network:
+def _foreign(
+    path: Path, tensors: Mapping[str, Tensor], model: str | None, n_outputs: int | None, size: tuple[int, int] | None,
+    settings: Mapping[str, Any] | None,
+) -> Network:  # fmt: skip
     if model is None or n_outputs is None or size is None:
         raise WeightsError(f"{path} does not say which network it belongs to: give `model` (such as timm/resnet18) beside `checkpoint`")
-    network = build_network(model, n_outputs, size)
+    network = build_network(model, n_outputs, size, settings=settings)
     for head in network.reader.classifiers(network.model).values():
         name = next(f"{name}.weight" for name, module in network.model.named_modules() if module is head)
         if name in tensors and len(tensors[name]) != n_outputs:

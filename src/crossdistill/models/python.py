@@ -1,9 +1,12 @@
 """A user's own network: python:MODULE:FUNCTION, where FUNCTION(n_classes, size, **options) gives an nn.Module or a Network."""
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -51,15 +54,28 @@ def _function(name: str) -> Callable[..., Any]:
     module_name, _, function_name = name.partition(":")
     if not function_name:
         raise SettingError(f"a network of your own is called python:MODULE:FUNCTION, got 'python:{name}'")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # the installed command does not look in the current folder by itself
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise  # the module is there; what it imports is not
-        raise UnknownNameError(f"no Python module is called '{module_name}': looked where Python looks and in {os.getcwd()}") from error
+    module = importlib.import_module(_found(module_name).name)
     functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
     if function_name not in functions:
         raise unknown_name(f"function of {module_name}", function_name, functions)
     return getattr(module, function_name)
+
+
+def module_file(name: str) -> Path:
+    """The source file behind MODULE or MODULE:FUNCTION: what a study's keys hash. Raises UnknownNameError where there is none."""
+    spec = _found(name.partition(":")[0])
+    if spec.origin is None:
+        raise UnknownNameError(f"Python module '{spec.name}' has no source file: give the module that defines the function")
+    return Path(spec.origin)
+
+
+def _found(module_name: str) -> ModuleSpec:
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # the installed command does not look in the current folder by itself
+    try:
+        spec = importlib.util.find_spec(module_name)
+    except ModuleNotFoundError:  # a parent package is not there
+        spec = None
+    if spec is None:
+        raise UnknownNameError(f"no Python module is called '{module_name}': looked where Python looks and in {os.getcwd()}")
+    return spec

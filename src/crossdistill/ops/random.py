@@ -35,8 +35,3 @@ def uniform_integers(keys: Tensor, count: int, high: int) -> Tensor:
     """int64 [batch, count], uniform over 0..high-1 (bias below high / 2**32), `count` draws for each key."""
     steps = torch.arange(1, count + 1, device=keys.device)
     return (_shift(mixed(keys[:, None] + steps * GAMMA), 32) * high) >> 32
-
-
-def uniform(keys: Tensor, count: int) -> Tensor:
-    """float32 [batch, count] in [0, 1): 24 bits each."""
-    return uniform_integers(keys, count, 1 << 24).float() / (1 << 24)

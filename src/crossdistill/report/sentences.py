@@ -112,6 +112,7 @@ def verdict_sentences(rows: Sequence[InheritanceRow], *, one_teacher_checkpoint:
 
     Contrasts in which nothing could be seen are drawn together: those that cannot be told from zero, and those with one reason.
     """
+    one_teacher_checkpoint |= bool(rows) and all(row.n_teachers == 1 for row in rows)
     origin = " from this teacher checkpoint" if one_teacher_checkpoint else ""
     faint = [row for row in rows if _is_faint(row)]
     alone = [row for row in rows if shown_verdict(row) not in _IN_GROUPS and (len(faint) < 2 or row not in faint)]
@@ -207,6 +208,8 @@ def _unresolved(row: InheritanceRow) -> str:
     runs = count(row.n_runs, "run")
     if _off_zero(row) and row.n_runs < ENOUGH_RUNS:
         return f"Off zero{_direction(row)}, but {runs} an arm are too few for a verdict."
+    if _off_zero(row):
+        return f"Off zero{_direction(row)}, and no verdict all the same: {row.reason or 'no reason was recorded'}."
     detectable = f" (they would find one of {size_in_points(row.minimum_detectable)})" if known(row.minimum_detectable) else ""  # type: ignore[arg-type]
     return f"{capitalised(runs)} an arm cannot tell this difference from zero{detectable}; {runs_needed(row)}."
 

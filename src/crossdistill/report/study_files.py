@@ -108,10 +108,16 @@ def read_study(folder: Path) -> StudyFiles:
         results=results,
         inheritance=inheritance,
         records=records,
-        probes=tuple(_probe(path) for path in shown if path.name in plan.get("probes", [path.name])),
+        probes=tuple(_probe(path) for path in shown if _is_planned(path.name, plan)),
         failures=_failures(folder / "failures.json"),
         missing=_missing(folder, plan, records),
     )
+
+
+def _is_planned(probe_folder: str, plan: Mapping[str, Any]) -> bool:
+    """Whether the plan's networks are observed on that probe set; without a plan, every set counts."""
+    files = plan.get("observations")
+    return files is None or any(file.startswith(f"{probe_folder}-") for file in files.values())
 
 
 def _rows(path: Path, row_type: type) -> tuple:

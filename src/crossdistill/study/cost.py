@@ -11,9 +11,9 @@ from crossdistill.core.types import Splits
 from crossdistill.models._build import build_network
 from crossdistill.ops.modes import evaluating
 from crossdistill.ops.network import Network
-from crossdistill.probes._build import probe_recipe
-from crossdistill.study.execute import fingerprint, probe_rows, study_splits
+from crossdistill.study.execute import fingerprint, study_splits
 from crossdistill.study.plan import Training, make_plan
+from crossdistill.study.probes import probed_rows, study_recipe
 
 TRIAL_IMAGES = 64
 
@@ -25,7 +25,7 @@ def planned_cost(config: StudyConfig, *, store: Path, progress: Progress) -> dic
     untrained, in float32 on the CPU.
     """
     splits = study_splits(config, progress)
-    plan = make_plan(config, fingerprint(splits))
+    plan = make_plan(config, fingerprint(splits), torch.device("cpu"))
     seconds = {name: _trial(config, name, splits) for name in {training.network for training in plan.trainings}}
     rows = [_training_cost(training, len(splits.train), seconds, store) for training in plan.trainings]
     forwards = observed_images(config, splits)
@@ -39,11 +39,8 @@ def planned_cost(config: StudyConfig, *, store: Path, progress: Progress) -> dic
 
 def observed_images(config: StudyConfig, splits: Splits) -> int:
     """Forward passes to observe one network: clean, the source's extra sets, every level and draw of every probe."""
-    recipes = [
-        probe_recipe(p.name, splits.test.size, preset=p.preset or config.preset, levels=p.levels, draws=p.draws or config.observe.draws)
-        for p in config.chosen_probes
-    ]
-    probed = sum(len(recipe.levels) * recipe.draws for recipe in recipes) * len(probe_rows(splits.test, config))
+    recipes = [study_recipe(probe, config, splits.test.size) for probe in config.chosen_probes]
+    probed = sum(len(recipe.levels) * recipe.draws for recipe in recipes) * len(probed_rows(splits.test, config))
     return len(splits.test) + sum(len(images) for images in splits.extra.values()) + probed
 
 

@@ -10,6 +10,7 @@ from crossdistill.core import registry
 from crossdistill.core.errors import SettingError, unknown_name
 from crossdistill.core.progress import Progress
 from crossdistill.core.records import ResultRow, RunRecord
+from crossdistill.core.store import locked
 from crossdistill.core.types import ImageSet, Observations
 from crossdistill.images._splits import load_splits, parse_source
 from crossdistill.models._build import build_network, load_network
@@ -31,6 +32,14 @@ def evaluate_networks(
     for name in probes or ():
         if name not in registry.names("probe"):
             raise unknown_name("probe", name, registry.names("probe"))
+    with locked(out, f"another crossdistill is writing to {out}: wait for it, or choose another --out folder"):
+        return _evaluate(networks, images, out=out, probes=probes, preset=preset, store=store, device=device, progress=progress)
+
+
+def _evaluate(
+    networks: Sequence[str], images: str, *, out: Path, probes: Sequence[str] | None, preset: str, store: Path, device: torch.device,
+    progress: Progress,
+) -> list[ResultRow]:  # fmt: skip
     source, settings = parse_source(images)
     splits = load_splits(source, settings)
     loaded = [(text, _network(text, splits.test).to(device)) for text in networks]
@@ -56,6 +65,8 @@ def _network(text: str, images: ImageSet) -> Network:
         network = load_network(path)
     else:
         network = build_network(text, images.n_classes, images.size, pretrained=True)
+        if network.notes:  # the published head tells other classes apart, and a new one knows nothing
+            raise SettingError(f"{text} cannot be read on these images: {network.notes[0]} Fine-tune it first, as a teacher of a study.")
     if network.n_classes != images.n_classes:
         raise SettingError(
             f"{text} tells {network.n_classes} classes apart, the images have {images.n_classes}: choose images with the same classes"

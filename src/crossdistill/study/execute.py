@@ -1,26 +1,23 @@
 """Run a study: every task of its plan that is not done, then the tables and the page."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from crossdistill.core import registry
 from crossdistill.core.config import StudyConfig
 from crossdistill.core.errors import CrossdistillError, StudyError
-from crossdistill.core.progress import Progress, Stopwatch
-from crossdistill.core.seeds import permutation
-from crossdistill.core.store import digest, write_json
+from crossdistill.core.progress import Progress
+from crossdistill.core.store import digest
 from crossdistill.core.types import ImageSet, Splits
 from crossdistill.images._splits import load_splits
 from crossdistill.ops.network import Network
-from crossdistill.probes._build import ProbeSet, build_probe_set
 from crossdistill.report.page import build_page
-from crossdistill.study.folder import claimed, stamp
+from crossdistill.study.folder import claimed, declared_contrasts, read_failures, stamp, write_failures
 from crossdistill.study.plan import Plan, Training, make_plan, plan_json
+from crossdistill.study.probes import build_probes, keep_for_the_page, probed_rows
 from crossdistill.study.tables import write_tables
 from crossdistill.study.tasks import Workshop, build, observe_run, refuse_wrong_checkpoint, train
 from crossdistill.train.loop import refuse_class_mismatch
@@ -63,15 +60,16 @@ def run_study(config: StudyConfig, out: Path, *, store: Path, device: torch.devi
     """
     with claimed(out, config):
         splits = study_splits(config, progress)
-        plan = make_plan(config, fingerprint(splits))
-        shop = Workshop(config, splits, out, store, device, progress)
+        plan = make_plan(config, fingerprint(splits), device)
+        contrasts = declared_contrasts(out, config)
+        probe_sets = build_probes(config, splits.test, store, progress)
+        shop = Workshop(config, splits, out, store, device, progress, probe_sets, probed_rows(splits.test, config))
         refuse_what_cannot_work(shop, plan)
-        subset = probe_rows(splits.test, config)
-        probe_sets = _build_probes(shop)
-        stamp(out, config, plan_json(plan, splits, [probe_set.folder.name for probe_set in probe_sets.values()]))
-        failures = _run_trainings(shop, plan, probe_sets, subset, only)
-        write_json(out / "failures.json", [{"task": label, "message": reason} for label, reason in failures.items()])
-        write_tables(out, config, [training.run for training in plan.trainings])
+        stamp(out, config, plan_json(plan, splits, contrasts, shop.observation_files))
+        keep_for_the_page(probe_sets.values(), out)
+        failures = _run_trainings(shop, plan, only)
+        runs = [training.run for training in plan.trainings]
+        write_tables(out, config, contrasts, runs, shop.observation_files)
         return Outcome(build_page(out), failures)
 
 
@@ -97,55 +95,26 @@ def fingerprint(splits: Splits) -> str:
     return digest({name: [images.provenance["key"], images.ids.tolist(), images.labels.tolist()] for name, images in sets.items()})
 
 
-def probe_rows(test: ImageSet, config: StudyConfig) -> np.ndarray:
-    """The rows of the test split that probes use: all, or a fixed subset with every class in its share."""
-    wanted = config.observe.images
-    if wanted is None or wanted >= len(test):
-        return np.arange(len(test))
-    shuffled = permutation(len(test), config.seed, "probe images")
-    by_class = shuffled[np.argsort(test.labels[shuffled], kind="stable")]
-    return np.sort(by_class[np.linspace(0, len(test) - 1, wanted).astype(np.int64)])
-
-
-def _build_probes(shop: Workshop) -> dict[str, ProbeSet]:
-    """The probe sets of the whole test split, so that an image has the same bytes whichever subset is observed."""
-    config = shop.config
-    sets = {}
-    for probe in config.chosen_probes:
-        watch = Stopwatch()
-        levels = [{**probe.settings, **level} for level in probe.levels] if probe.levels else None
-        built = build_probe_set(
-            probe.name, shop.splits.test, preset=probe.preset or config.preset, levels=levels,
-            draws=probe.draws or config.observe.draws, seed=config.seed, folder=shop.store / "probes", progress=shop.progress,
-        )  # fmt: skip
-        shop.progress.line(f"probe {probe.name}: {len(built.levels)} levels, {built.draws} draws ({watch.seconds:.1f} s)")
-        shown = shop.out / "probes" / built.folder.name  # what the page reads; the images stay in the store
-        shown.mkdir(parents=True, exist_ok=True)
-        for name in ("manifest.json", "preview.png"):
-            shutil.copyfile(built.folder / name, shown / name)
-        sets[probe.name] = built
-    return sets
-
-
-def _run_trainings(
-    shop: Workshop, plan: Plan, probe_sets: Mapping[str, ProbeSet], subset: np.ndarray, only: str | None
-) -> dict[str, str]:  # fmt: skip
-    failures: dict[str, str] = {}
+def _run_trainings(shop: Workshop, plan: Plan, only: str | None) -> dict[str, str]:
+    """Train and observe what is wanted; returns and writes down what failed, of this call and of earlier ones."""
     chosen = [training for training in plan.trainings if _wanted(training, plan, only)]
+    waiting = {training.label for training in plan.trainings} - {training.label for training in chosen}
+    failures = {label: reason for label, reason in read_failures(shop.out).items() if label in waiting}
+    write_failures(shop.out, failures)
     for number, training in enumerate(chosen, start=1):
-        if training.teacher and training.teacher.label in failures:
-            failures[training.label] = f"its teacher failed ({training.teacher.label})"
-            continue
         try:
+            if training.teacher and training.teacher.label in failures:
+                raise CrossdistillError(f"its teacher failed ({training.teacher.label})")
             if not (shop.folder(training) / "record.json").exists():
                 shop.progress.line(f"[{number}/{len(chosen)}] training {training.label}")
             train(shop, training)
-            observe_run(shop, training, probe_sets, subset)
+            observe_run(shop, training)
         except StudyError:
             raise  # the folder itself: in use, full, read-only; no other task would do better
         except CrossdistillError as error:
             failures[training.label] = str(error)
             shop.progress.line(f"  failed: {error}")
+            write_failures(shop.out, failures)
     return failures
 
 

@@ -1,17 +1,17 @@
 """The study folder: claimed by one driver, for one study."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from crossdistill.core.config import StudyConfig
+from crossdistill.core.config import ContrastConfig, StudyConfig
 from crossdistill.core.errors import StudyError
-from crossdistill.core.store import locked, write_json, write_text
+from crossdistill.core.store import locked, read_json, write_json, write_text
 
-STUDY_FILE, PLAN_FILE = "study.yaml", "plan.json"
+STUDY_FILE, PLAN_FILE, FAILURES_FILE = "study.yaml", "plan.json", "failures.json"
 
 
 @contextlib.contextmanager
@@ -37,8 +37,39 @@ def _refuse_another_study(folder: Path, config: StudyConfig) -> None:
                 raise StudyError(
                     f"{folder} holds another study ({field}: {before.get(field)}, not {now[field]}): choose another --out folder"
                 )
-    elif any(child.name != ".lock" for child in folder.iterdir()):
+    elif any(not child.name.startswith(".") for child in folder.iterdir()):  # hidden: the lock, and writes that were killed
         raise StudyError(f"{folder} is not empty and holds no study: choose a new or empty --out folder")
+
+
+def declared_contrasts(folder: Path, config: StudyConfig) -> tuple[ContrastConfig, ...]:
+    """The primary contrasts: those of the study file, until a student is finished; from then on those that stood in plan.json.
+
+    Raises StudyError where the study file now declares others: what was seen cannot be declared in advance.
+    """
+    path = folder / PLAN_FILE
+    students = [task["run"] for task in read_json(path)["tasks"] if task["kind"] == "student"] if path.exists() else []
+    if not any((folder / "runs" / run / "record.json").exists() for run in students):
+        return config.contrasts
+    stamped = tuple(ContrastConfig.model_validate(contrast) for contrast in read_json(path)["primary"])
+    arms = {(i, method.arm) for i, pair in enumerate(config.pairs) for method in pair.methods}
+    gone = any((contrast.pair, contrast.method) not in arms for contrast in stamped)
+    if gone or config.primary not in (None, stamped):
+        raise StudyError(
+            f"students of {folder} are finished already, so its `primary` contrasts stand: {'; '.join(map(str, stamped)) or 'none'}. "
+            "To declare others, or to drop their methods, choose another --out folder."
+        )
+    return stamped
+
+
+def read_failures(folder: Path) -> dict[str, str]:
+    """What failed at the last call: label -> reason."""
+    path = folder / FAILURES_FILE
+    return {row["task"]: row["message"] for row in read_json(path)} if path.exists() else {}
+
+
+def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
+    """Write down what failed, for the page and for `study status`."""
+    write_json(folder / FAILURES_FILE, [{"task": label, "message": reason} for label, reason in failures.items()])
 
 
 def resolved(config: StudyConfig) -> dict[str, Any]:
@@ -50,7 +81,7 @@ def resolved(config: StudyConfig) -> dict[str, Any]:
             return {**inner, **flat(value.get("settings", {}))} if "settings" in value else inner
         return [flat(item) for item in value] if isinstance(value, list | tuple) else value
 
-    return flat({**config.model_dump(mode="json"), "primary": [contrast.model_dump() for contrast in config.contrasts]})
+    return flat({**config.model_dump(mode="json")})
 
 
 def stamp(folder: Path, config: StudyConfig, plan: dict[str, Any]) -> None:

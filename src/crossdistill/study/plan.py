@@ -5,16 +5,21 @@ used, the fingerprint of the images, and the keys of the trainings it reads. Add
 """
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from crossdistill.core import registry
-from crossdistill.core.config import MethodConfig, StudyConfig, TrainingConfig
+from crossdistill.core.config import ContrastConfig, MethodConfig, StudyConfig, TrainingConfig
+from crossdistill.core.errors import WeightsError
 from crossdistill.core.store import digest, file_sha256
 from crossdistill.core.types import Splits
+from crossdistill.models.python import module_file
+from crossdistill.train.loop import ENGINE
+from crossdistill.train.precision import resolved_precision
 
 
 @dataclass(frozen=True)
@@ -68,40 +73,45 @@ class Plan:
         return len(self.config.seeds) > 1 and all(len(self.config.teacher_seeds(pair.teacher)) == 1 for pair in self.config.pairs)
 
 
-def make_plan(config: StudyConfig, images_fingerprint: str) -> Plan:
-    """The plan of a study on images of that fingerprint. Nothing is built, decoded or trained."""
+def make_plan(config: StudyConfig, images_fingerprint: str, device: torch.device) -> Plan:
+    """The plan of a study on images of that fingerprint, with `precision: auto` as that device resolves it.
+
+    Nothing is built, decoded or trained.
+    """
     trainings: dict[str, Training] = {}
-    for training in _trainings(config, images_fingerprint):
+    for training in _trainings(config, images_fingerprint, device):
         trainings.setdefault(training.key, training)  # pairs share teachers and independents
     order = {"teacher": 0, "independent": 1}
     return Plan(config, tuple(sorted(trainings.values(), key=lambda training: order.get(training.arm, 2))))
 
 
-def _trainings(config: StudyConfig, images: str) -> Iterator[Training]:
+def _trainings(config: StudyConfig, images: str, device: torch.device) -> Iterator[Training]:
     for i, pair in enumerate(config.pairs):
-        teachers = {seed: _training(config, images, "teacher", pair.teacher, seed) for seed in config.teacher_seeds(pair.teacher)}
+        teachers = {seed: _training(config, images, device, "teacher", pair.teacher, seed) for seed in config.teacher_seeds(pair.teacher)}
         yield from teachers.values()
         for seed in config.seeds:
             teacher = teachers[config.teacher_seed_for(pair.teacher, seed)]
             if "independent" in config.arms:
-                yield _training(config, images, "independent", pair.student, seed)
+                yield _training(config, images, device, "independent", pair.student, seed)
             for method in pair.methods:
-                yield _training(config, images, method.arm, pair.student, seed, pair=i, method=method, teacher=teacher)
+                yield _training(config, images, device, method.arm, pair.student, seed, pair=i, method=method, teacher=teacher)
 
 
 def _training(
-    config: StudyConfig, images: str, arm: str, network: str, seed: int, *,
+    config: StudyConfig, images: str, device: torch.device, arm: str, network: str, seed: int, *,
     pair: int | None = None, method: MethodConfig | None = None, teacher: Training | None = None,
 ) -> Training:  # fmt: skip
     recipe = config.recipe(network, teacher=arm == "teacher")
     chosen = config.networks[network]
     key = digest({
+        "engine": ENGINE,
         "images": images,
         "role": "teacher" if arm == "teacher" else "student",
         "network": [network, chosen.model_dump(mode="json", exclude_defaults=True, exclude={"training", "checkpoint"})],
-        "checkpoint": file_sha256(chosen.checkpoint) if chosen.checkpoint else None,
+        "checkpoint": _file_hash(chosen.checkpoint) if chosen.checkpoint else None,
         "network_source": _model_source(chosen.model),
         "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
+        "precision": resolved_precision(recipe.precision, device),
         "seeds": [config.seed, seed],
         "method": method.model_dump(mode="json", exclude_defaults=True, exclude={"label"}) if method else None,
         "method_version": registry.get("method", method.name).version if method else None,
@@ -110,18 +120,27 @@ def _training(
     return Training(arm, network, seed, recipe, key, pair, method, teacher)
 
 
+def _file_hash(path: Path) -> str:
+    if not path.is_file():
+        raise WeightsError(f"there is no file {path}: `checkpoint` names the .safetensors file of a trained network")
+    return file_sha256(path)
+
+
 def _model_source(model: str | None) -> int | str | None:
     """What may change about a model behind its name: the source's version, or for the user's own code its syntax tree."""
     if model is None:
         return None
     source, _, rest = model.replace(":", "/", 1).partition("/")
-    if source == "python" and (spec := find_spec(rest.split(":")[0])) and spec.origin:
-        return digest(ast.dump(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))))
+    if source == "python":
+        return digest(ast.dump(ast.parse(module_file(rest).read_text(encoding="utf-8"))))
     return registry.get("model", source).version
 
 
-def plan_json(plan: Plan, splits: Splits, probe_folders: Iterable[str]) -> dict[str, Any]:
-    """`plan.json`: what is stamped into the study folder before the first student starts."""
+def plan_json(plan: Plan, splits: Splits, contrasts: Iterable[ContrastConfig], observations: Mapping[str, str]) -> dict[str, Any]:
+    """`plan.json`: what is stamped into the study folder before the first student starts.
+
+    `observations` are the names of the files that hold a network's answers, one for each test set.
+    """
     config = plan.config
     image_settings = registry.get("images", config.images.source).settings(**config.images.settings).model_dump(mode="json")
     return {
@@ -131,11 +150,11 @@ def plan_json(plan: Plan, splits: Splits, probe_folders: Iterable[str]) -> dict[
             {"index": i, "teacher": pair.teacher, "student": pair.student, "methods": [method.arm for method in pair.methods]}
             for i, pair in enumerate(config.pairs)
         ],
-        "primary": [contrast.model_dump() for contrast in config.contrasts],
+        "primary": [contrast.model_dump() for contrast in contrasts],
         "tasks": [
             {"key": t.key, "kind": "teacher" if t.arm == "teacher" else "student", "label": t.label, "run": t.run} for t in plan.trainings
         ],
-        "probes": list(probe_folders),
+        "observations": dict(observations),
         "one_teacher_checkpoint": plan.one_teacher_checkpoint,
         "images": {
             "source": config.images.source,

@@ -6,14 +6,14 @@ from typing import Any
 
 from crossdistill.core.errors import StudyError
 from crossdistill.core.store import cache_folder, read_json
-from crossdistill.study.folder import PLAN_FILE
+from crossdistill.study.folder import PLAN_FILE, read_failures
 
 
 def study_status(folder: Path, store: Path | None = None) -> list[dict[str, Any]]:
     """One row a training: label, state (done, failed, started, waiting), epochs done, and the reason of a failure."""
     if not (folder / PLAN_FILE).exists():
         raise StudyError(f"{folder} holds no study (no {PLAN_FILE}): give the folder that was --out of `crossdistill study run`")
-    failures = {row["task"]: row["message"] for row in _json_or(folder / "failures.json", [])}
+    failures = read_failures(folder)
     return [_row(folder, store or cache_folder(), task, failures) for task in read_json(folder / PLAN_FILE)["tasks"]]
 
 
@@ -31,7 +31,3 @@ def _row(folder: Path, store: Path, task: dict[str, Any], failures: dict[str, st
         last = json.loads((work / "log.jsonl").read_text().splitlines()[-1])
         return {**row, "state": "started", "validation_accuracy": last["validation_accuracy"]}
     return {**row, "state": "waiting"}
-
-
-def _json_or(path: Path, default: Any) -> Any:
-    return read_json(path) if path.exists() else default

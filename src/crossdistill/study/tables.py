@@ -1,14 +1,14 @@
 """From what is on disk to the tables: results, inheritance, predictions. Nothing here trains or runs a network."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import duckdb
 import numpy as np
 
 from crossdistill.compare import Contrast, ObservedRun, Pair, inheritance_table, results_table, write_table
-from crossdistill.core.config import StudyConfig
+from crossdistill.core.config import ContrastConfig, StudyConfig
 from crossdistill.core.observations import load_observations
 from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord
 from crossdistill.core.store import write_atomically
@@ -17,42 +17,45 @@ from crossdistill.core.types import Observations
 Answers = dict[tuple[str, str, int], Observations]
 
 
-def observed_run(out: Path, run: str) -> ObservedRun | None:
-    """A finished run with everything that was observed of it; None where it is not finished."""
+def observed_run(out: Path, run: str, files: Mapping[str, str]) -> ObservedRun | None:
+    """A finished run with what was observed of it, from `files` ({test set: file name}) alone; None where it is not finished."""
     folder = out / "runs" / run
     if not (folder / "record.json").exists():
         return None
     answers: Answers = {}
-    for path in sorted((out / "observations" / run).glob("*.npz")):
-        probe = path.stem.rsplit("-", 1)[0] if "-" in path.stem else path.stem
-        answers |= {(probe, level, draw): seen for (level, draw), seen in load_observations(path).items()}
+    for probe, file in files.items():
+        if (path := out / "observations" / run / file).exists():
+            answers |= {(probe, level, draw): seen for (level, draw), seen in load_observations(path).items()}
     return ObservedRun(RunRecord.load(folder), answers)
 
 
-def write_tables(out: Path, config: StudyConfig, runs: Iterable[str]) -> tuple[list[ResultRow], list[InheritanceRow]]:
-    """Write results.parquet and inheritance.parquet of the finished runs; returns the rows."""
-    observed = [run for name in runs if (run := observed_run(out, name)) is not None]
+def write_tables(
+    out: Path, config: StudyConfig, contrasts: Iterable[ContrastConfig], runs: Iterable[str], files: Mapping[str, str]
+) -> None:  # fmt: skip
+    """Write results.parquet and inheritance.parquet of the finished runs."""
+    observed = [run for name in runs if (run := observed_run(out, name, files)) is not None]
     pairs = [Pair(i, pair.teacher, pair.student, tuple(m.arm for m in pair.methods)) for i, pair in enumerate(config.pairs)]
-    primary = [Contrast(contrast.pair, contrast.method, contrast.probe) for contrast in config.contrasts]
+    primary = [Contrast(contrast.pair, contrast.method, contrast.probe) for contrast in contrasts]
     results = results_table(observed, pairs)
-    inherited = inheritance_table(results, observed, pairs, primary)
     write_table(results, out / "results.parquet", ResultRow)
-    write_table(inherited, out / "inheritance.parquet", InheritanceRow)
-    return results, inherited
+    write_table(inheritance_table(results, observed, pairs, primary), out / "inheritance.parquet", InheritanceRow)
 
 
-def write_predictions(out: Path, run: str) -> None:
+def predictions_file(out: Path, run: str) -> Path:
+    return out / "predictions" / f"{run}.parquet"
+
+
+def write_predictions(out: Path, run: str, files: Mapping[str, str]) -> None:
     """Write predictions/RUN.parquet: one row for each image of each test set, for anyone's SQL."""
-    observed = observed_run(out, run)
-    if observed is None:
-        return
+    observed = observed_run(out, run, files)
+    assert observed is not None
     parts = [_predictions(place, seen) for place, seen in observed.observations.items()]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     with tempfile.TemporaryDirectory() as aside, duckdb.connect() as connection:
         path = Path(aside) / "predictions.parquet"
         connection.register("columns", columns)
         connection.sql("SELECT * FROM columns").write_parquet(str(path))
-        write_atomically(out / "predictions" / f"{run}.parquet", lambda file: file.write(path.read_bytes()))
+        write_atomically(predictions_file(out, run), lambda file: file.write(path.read_bytes()))
 
 
 def _predictions(place: tuple[str, str, int], seen: Observations) -> dict[str, np.ndarray]:

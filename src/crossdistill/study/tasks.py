@@ -4,33 +4,34 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from crossdistill.compare.results import chance_level
 from crossdistill.core import registry
 from crossdistill.core.config import NetworkConfig, StudyConfig
 from crossdistill.core.errors import StudyError, WeightsError
-from crossdistill.core.observations import save_observations
+from crossdistill.core.observations import LevelDraw, save_observations
 from crossdistill.core.progress import Progress, Stopwatch
 from crossdistill.core.records import EpochRow, EstimateModel, RunRecord
-from crossdistill.core.seeds import key, torch_seed
-from crossdistill.core.store import locked
-from crossdistill.core.types import ImageSet, Splits
+from crossdistill.core.seeds import torch_seed
+from crossdistill.core.store import digest, locked, write_atomically
+from crossdistill.core.types import ImageSet, Observations, Splits
 from crossdistill.metrics.accuracy import accuracy
 from crossdistill.metrics.confidence import confidence
-from crossdistill.models._build import build_network, load_network, save_network
+from crossdistill.models._build import build_network, load_network, save_network, saved_description
 from crossdistill.observe import observe
 from crossdistill.ops.modes import frozen
 from crossdistill.ops.network import Network
 from crossdistill.probes._build import ProbeSet
 from crossdistill.study.environment import hardware, software
 from crossdistill.study.plan import Training
-from crossdistill.study.tables import write_predictions
+from crossdistill.study.tables import predictions_file, write_predictions
 from crossdistill.train.loop import Training as Trainer
 from crossdistill.train.loop import refuse_class_mismatch
 from crossdistill.train.objective import Objective, make_objective, method_weights
+from crossdistill.train.precision import resolved_precision
 
 CHECKED_IMAGES = 500  # of validation, on which a finished checkpoint must show that its classes are in the right order
 PROFILE_IMAGES = 2000  # of training, for a teacher's training accuracy and confidence
@@ -46,7 +47,16 @@ class Workshop:
     store: Path
     device: torch.device
     progress: Progress
+    probe_sets: Mapping[str, ProbeSet]
+    probed_rows: np.ndarray  # of the test split
     warm: dict[str, torch.nn.Module] = field(default_factory=dict)
+
+    @property
+    def observation_files(self) -> dict[str, str]:
+        """{test set: file name}, the same for every network; the name of a probe's file says which set and which rows were seen."""
+        rows = digest(self.probed_rows.tolist())
+        files = {name: f"{name}.npz" for name in ("clean", *self.splits.extra)}
+        return files | {name: f"{probe_set.folder.name}-{rows}.npz" for name, probe_set in self.probe_sets.items()}
 
     def folder(self, training: Training) -> Path:
         """Where a training works and leaves its weights: teachers in the store, which studies share."""
@@ -62,10 +72,10 @@ def train(shop: Workshop, training: Training) -> RunRecord:
                 _train(shop, training, folder)
     record = RunRecord.load(folder)
     if training.arm == "teacher":  # the study folder keeps what the page reads; the weights stay in the store
-        for name in ("record.json", "log.jsonl"):
-            (shop.out / "runs" / training.run).mkdir(parents=True, exist_ok=True)
-            if (folder / name).exists():
-                shutil.copyfile(folder / name, shop.out / "runs" / training.run / name)
+        for path in (folder / "log.jsonl", folder / "record.json"):
+            if path.exists():
+                content = path.read_bytes()
+                write_atomically(shop.out / "runs" / training.run / path.name, lambda file, content=content: file.write(content))
     return record
 
 
@@ -94,8 +104,9 @@ def build(shop: Workshop, training: Training) -> Network:
     chosen, splits = shop.config.networks[training.network], shop.splits
     if chosen.checkpoint:
         network = load_network(
-            chosen.checkpoint, model=chosen.model, n_classes=splits.train.n_classes, size=splits.train.size, class_map=chosen.class_map
-        )
+            chosen.checkpoint, model=chosen.model, n_classes=splits.train.n_classes, size=splits.train.size, class_map=chosen.class_map,
+            settings=chosen.settings,
+        )  # fmt: skip
         return placed(network, shop.device)
     torch.manual_seed(torch_seed(shop.config.seed, training.role, training.seed, "initialisation"))
     assert chosen.model is not None
@@ -156,9 +167,10 @@ def refuse_wrong_checkpoint(shop: Workshop, network: Network, chosen: NetworkCon
     if chosen.checkpoint is None:
         return
     images = spread(shop.splits.validation, CHECKED_IMAGES)
+    _refuse_other_order(chosen, images.class_names)
     answers = observe(network, images, device=shop.device, split="validation")
     estimate = accuracy(answers.logits, answers.labels)
-    chance = 1 / images.n_classes
+    chance = chance_level(images.labels)
     assert estimate.low is not None
     if estimate.low <= chance:
         raise WeightsError(
@@ -166,6 +178,19 @@ def refuse_wrong_checkpoint(shop: Workshop, network: Network, chosen: NetworkCon
             f"chance ({100 * chance:.1f} %). Its classes are probably in another order: give `class_map`, a list with the data set's "
             "class of each of its outputs."
         )
+
+
+def _refuse_other_order(chosen: NetworkConfig, class_names: tuple[str, ...]) -> None:
+    """A file that names its classes must name the images' classes, in their order; two swapped ones would pass the top-1 check."""
+    assert chosen.checkpoint is not None
+    saved = (saved_description(chosen.checkpoint) or {}).get("class_names")
+    if saved is None or chosen.class_map is not None or tuple(saved) == class_names:
+        return
+    if sorted(saved) == sorted(class_names):
+        hint = f"give `class_map: {[class_names.index(name) for name in saved]}`"
+    else:
+        hint = "give `class_map`, a list with the data set's class of each of its outputs, or other images"
+    raise WeightsError(f"{chosen.checkpoint} tells the classes {', '.join(saved)}, the images have {', '.join(class_names)}: {hint}")
 
 
 def _record(shop: Workshop, training: Training, network: Network, history: list[EpochRow], seconds: float) -> RunRecord:
@@ -195,7 +220,7 @@ def _record(shop: Workshop, training: Training, network: Network, history: list[
         readout=network.readout,
         seed=training.seed,
         parameters=network.n_parameters,
-        training=training.recipe.model_dump(mode="json"),
+        training={**training.recipe.model_dump(mode="json"), "precision": resolved_precision(training.recipe.precision, shop.device)},
         history=history,
         estimates=estimates,
         notes=notes,
@@ -231,40 +256,33 @@ def memorised(label: str, estimates: Mapping[str, EstimateModel]) -> list[str]:
     ]
 
 
-def observe_run(shop: Workshop, training: Training, probe_sets: Mapping[str, ProbeSet], subset: np.ndarray) -> None:
+def observe_run(shop: Workshop, training: Training) -> None:
     """Observe one trained network on the clean test images, the source's extra sets and every probe; what exists is not redone."""
     folder = shop.out / "observations" / training.run
-    wanted = {"clean": folder / f"clean-{key('clean', len(shop.splits.test)):016x}.npz"}
-    wanted |= {name: folder / f"{name}.npz" for name in shop.splits.extra}
-    wanted |= {name: folder / f"{probe_set.folder.name}.npz" for name, probe_set in probe_sets.items()}
-    missing = {name: path for name, path in wanted.items() if not path.exists()}
-    if not missing:
-        return
-    network = load_trained(shop, training)
-    torch.set_num_threads(training.recipe.threads)
+    missing = {name: folder / file for name, file in shop.observation_files.items() if not (folder / file).exists()}
+    if missing:
+        network = load_trained(shop, training)
+        torch.set_num_threads(training.recipe.threads)
+        for name, path in missing.items():
+            save_observations(path, _observe(shop, network, name, f"observing {training.label} on {name}"))
+    if missing or not predictions_file(shop.out, training.run).exists():
+        write_predictions(shop.out, training.run, shop.observation_files)
+
+
+def _observe(shop: Workshop, network: Network, name: str, description: str) -> dict[LevelDraw, Observations]:
     size = shop.config.observe.batch_size
-    for name, path in missing.items():
-        if name in probe_sets:
-            answers = _observe_probe(shop, network, probe_sets[name], subset, f"observing {training.label} on {name}")
-        else:
-            images = shop.splits.test if name == "clean" else shop.splits.extra[name]
-            split = "test" if name == "clean" else name  # an extra set has rows of its own: never paired with the clean ones
-            answers = {("", 0): observe(network, images, device=shop.device, batch_size=size, split=split)}
-        save_observations(path, answers)
-    write_predictions(shop.out, training.run)
-
-
-def _observe_probe(shop: Workshop, network: Network, probe_set: ProbeSet, subset: np.ndarray, description: str) -> dict[Any, Any]:
-    answers = {}
-    total = len(probe_set.levels) * probe_set.draws
-    with shop.progress.bar(description, total) as advance:
+    if name in shop.splits.extra:  # rows of its own split: never paired with the clean ones
+        return {("", 0): observe(network, shop.splits.extra[name], device=shop.device, batch_size=size, split=name)}
+    if name not in shop.probe_sets:
+        return {("", 0): observe(network, shop.splits.test, device=shop.device, batch_size=size)}
+    probe_set, answers = shop.probe_sets[name], {}
+    chosen = np.flatnonzero(np.isin(probe_set.kept_index, shop.probed_rows))
+    with shop.progress.bar(description, len(probe_set.levels) * probe_set.draws) as advance:
         for level, level_name in enumerate(probe_set.level_names):
             for draw in range(probe_set.draws):
                 images = probe_set.images(level, draw)
-                chosen = np.flatnonzero(np.isin(probe_set.kept_index, subset))
                 shown = images if len(chosen) == len(images) else images.subset(chosen)
-                answers[level_name, draw] = observe(
-                    network, shown, index=probe_set.kept_index[chosen], device=shop.device, batch_size=shop.config.observe.batch_size
-                )
+                index = probe_set.kept_index[chosen]
+                answers[level_name, draw] = observe(network, shown, index=index, device=shop.device, batch_size=size)
                 advance(1, level_name)
     return answers

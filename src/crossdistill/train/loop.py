@@ -5,6 +5,7 @@ anywhere goes on exactly as if it had not been.
 """
 
 import json
+import math
 import signal
 import threading
 import warnings
@@ -33,6 +34,7 @@ from crossdistill.train.checkpoint import load_checkpoint, pack_optimizer, save_
 from crossdistill.train.objective import Objective, trainable
 from crossdistill.train.precision import autocast, learning_rate, make_optimizer, resolved_precision
 
+ENGINE = 1  # part of every training's key: raise it when a change of the loop or its parts changes bytes
 CHECK_EVERY = 50  # steps between looks at a GPU's losses: each look waits for the device
 
 
@@ -78,6 +80,8 @@ class Training:
         with stop_requests() as stop_requested:
             while self.clock.step < self.clock.steps:
                 self._epoch(stop_requested)
+            if stop_requested.is_set():  # during the last epoch's validation: all is saved
+                raise KeyboardInterrupt
         return self.history
 
     def _epoch(self, stop_requested: threading.Event) -> None:
@@ -105,14 +109,14 @@ class Training:
         for micro, rows in enumerate(index.chunk(self.recipe.accumulate)):
             torch.manual_seed(torch_seed(*self.who, "forward", self.clock.step, micro))
             self._accumulate(self._batch(rows, epoch), share=len(rows) / len(index))
-        if self.device.type == "cpu" or self.clock.step % CHECK_EVERY == 0:
-            self._refuse_bad_loss()
         for parameters, optimizer in zip((self.main, self.adversarial), self.optimizers.values(), strict=False):
-            if self.recipe.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm or math.inf)
+            self._note_bad(norm)  # a finite loss may have an infinite gradient, which clipping turns into NaN
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.objective.after_step()
+        if self.device.type == "cpu" or self.clock.step % CHECK_EVERY == 0:
+            self._refuse_bad_loss()
         self.clock = Clock(self.clock.step + 1, self.clock.steps, (self.clock.step + 1) // self.steps_per_epoch, self.clock.epochs)
 
     def _batch(self, index: Tensor, epoch: int) -> Batch:
@@ -160,14 +164,17 @@ class Training:
         counts = {"right": right.sum(), "labelled": (batch.labels >= 0).sum()}
         for name, value in {**{name: share * v.detach() for name, v in values.items()}, **counts}.items():
             self.sums[name] = self.sums.get(name, torch.zeros((), dtype=torch.float64, device=self.device)) + value
-        bad = ~values["loss"].isfinite() & (self.first_bad_step < 0)
+        self._note_bad(values["loss"])
+
+    def _note_bad(self, value: Tensor) -> None:
+        bad = ~value.detach().isfinite() & (self.first_bad_step < 0)
         self.first_bad_step = torch.where(bad, self.clock.step, self.first_bad_step)
 
     def _refuse_bad_loss(self) -> None:
         step = int(self.first_bad_step)
         if step >= 0:
             raise DivergedError(
-                f"{self.description}: the loss was not finite at step {step} (epoch {step // self.steps_per_epoch + 1}). "
+                f"{self.description}: the loss or its gradient was not finite at step {step} (epoch {step // self.steps_per_epoch + 1}). "
                 f"The last good state is kept in {self.folder / 'checkpoint'}. "
                 "Lower `learning_rate`, set `clip_norm`, or use `precision: fp32`."
             )

@@ -26,7 +26,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], recipe: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov; weight decay on tensors of two or more dimensions only (not on biases, norms, tokens)."""
+    """AdamW, or SGD with Nesterov; weight decay on tensors of two or more dimensions only: on no bias and no norm."""
     decayed = [p for p in parameters if p.ndim > 1]
     plain = [p for p in parameters if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
