@@ -129,7 +129,7 @@ class RunRecord(Row):
     estimates: dict[str, EstimateModel]  # validation_accuracy, train_accuracy, mean_confidence
     notes: list[str] = Field(default_factory=list)
     plugins: dict[str, str] = Field(default_factory=dict)  # "method/kd" -> source hash
-    timing: dict[str, float]  # seconds, seconds_per_epoch, images_per_second, observe_seconds
+    timing: dict[str, float]  # seconds, seconds_per_epoch, images_per_second
     software: dict[str, str]
     hardware: dict[str, str]
 

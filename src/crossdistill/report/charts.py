@@ -212,14 +212,18 @@ def _curves_chart(data: list[dict[str, Any]], levels: list[str], all_series: lis
 
 
 def _axis_labels(levels: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The axis title and tick labels: a setting that all levels share is named once.
+    """The axis title and tick labels: where the levels differ in one setting, it and what they share are named once.
 
-    >>> _axis_labels(["n_segments=64", "n_segments=16"])
-    ('n segments', ['clean', '64', '16'])
+    >>> _axis_labels(["fraction=0.05,sigma=0.5", "fraction=0.2,sigma=0.5"])
+    ('fraction (sigma=0.5)', ['clean', '0.05', '0.2'])
     """
-    parts = [level.partition("=") for level in levels]
-    if len({setting for setting, _, _ in parts}) == 1 and all(value and "," not in value for _, _, value in parts):
-        return plain(parts[0][0]), ["clean"] + [value for _, _, value in parts]
+    settings = [level.split(",") for level in levels]
+    shared = [setting for setting in settings[0] if len(levels) > 1 and all(setting in other for other in settings)]
+    own = [[setting for setting in level if setting not in shared] for level in settings]
+    names = {setting.partition("=")[0] for level in own for setting in level}
+    if len(names) == 1 and all(len(level) == 1 and "=" in level[0] for level in own):
+        title = plain(names.pop()) + (f" ({', '.join(shared)})" if shared else "")
+        return title, ["clean"] + [level[0].partition("=")[2] for level in own]
     return None, ["clean", *levels]
 
 

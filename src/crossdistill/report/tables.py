@@ -208,14 +208,14 @@ def _difference_cell(value: float | None, low: float | None, high: float | None,
 
 def cost_table(records: Sequence[RunRecord]) -> Table:
     """What each arm cost: mean over its runs."""
-    columns = ["Network", "Arm", "Runs", "Parameters", "Seconds an epoch", "Images a second", "Training", "Observing"]
+    columns = ["Network", "Arm", "Runs", "Parameters", "Seconds an epoch", "Images a second", "Training"]
     table = Table("Cost of each arm, mean over its runs", [Column(name) for name in columns])
     arms: dict[tuple[str, str, str | None, str], list[RunRecord]] = {}
     for record in sorted(records, key=lambda record: (record.arm != "teacher", record.arm != "independent")):
         arms.setdefault((record.student, record.arm, record.teacher, record.model), []).append(record)
     for (student, arm, teacher, model), runs in arms.items():
         seconds, per_epoch = _mean_timing(runs, "seconds"), _mean_timing(runs, "seconds_per_epoch")
-        speed, observing = _mean_timing(runs, "images_per_second"), _mean_timing(runs, "observe_seconds")
+        speed = _mean_timing(runs, "images_per_second")
         table.rows.append(
             [
                 Cell(student, student, model),
@@ -225,7 +225,6 @@ def cost_table(records: Sequence[RunRecord]) -> Table:
                 Cell(f"{per_epoch:.2f}" if per_epoch is not None else "not recorded", per_epoch),
                 Cell(f"{speed:,.0f}" if speed is not None else "not recorded", speed),
                 Cell(duration(seconds), seconds),
-                Cell(duration(observing), observing),
             ]
         )
     return table
