@@ -40,7 +40,7 @@ def demo(out: Out = Path("crossdistill-demo"), device: Device = "auto", store: S
     """A whole small study on the embedded image set; ends by naming report.html."""
     from importlib.resources import files
 
-    from crossdistill.core.config import parse_study
+    from crossdistill.core.study_file import parse_study
 
     text = files("crossdistill.study").joinpath("demo.yaml").read_text(encoding="utf-8")
     _run(parse_study(text, source="demo.yaml"), out, device, store, quiet)
@@ -52,7 +52,7 @@ def study_run(
     only: Annotated[str | None, typer.Option(help="Only trainings whose label contains this text (and what they read).")] = None,
 ) -> None:  # fmt: skip
     """Run a study, or go on with it."""
-    from crossdistill.core.config import read_study
+    from crossdistill.core.study_file import read_study
 
     _run(read_study(file), out, device, store, quiet, only)
 
@@ -60,7 +60,7 @@ def study_run(
 @study_app.command("plan")
 def study_plan(file: Path, store: Store = None, as_json: Json = False) -> None:
     """Every task, what is done already, and what it will cost; trains nothing."""
-    from crossdistill.core.config import read_study
+    from crossdistill.core.study_file import read_study
     from crossdistill.study.cost import planned_cost, show_cost
 
     cost = planned_cost(read_study(file), store=_store(store), progress=_progress(as_json))
@@ -138,8 +138,8 @@ def evaluate(
     )
     shown = [row for row in rows if row.metric in ("accuracy", "retention") and row.level in ("", "auc")]
     _table(
-        ("network", "probe", "metric", "value", "95 % interval", "images", "reason"),
-        [[r.student, r.probe, r.metric, _cell(r.value), f"{_cell(r.low)} to {_cell(r.high)}", str(r.n), r.reason or ""] for r in shown],
+        ("network", "images", "figure", "value", "95 % interval", "n", "remark"),
+        [[r.student, r.probe, r.metric, _cell(r.value), f"{_cell(r.low)}..{_cell(r.high)}", str(r.n), r.reason or ""] for r in shown],
     )
     print(out / "results.parquet")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 import yaml
 
-from crossdistill.core.config import StudyConfig, parse_study, read_study
+from crossdistill.core.config import StudyConfig
 from crossdistill.core.records import EstimateModel
+from crossdistill.core.study_file import parse_study, read_study
 from crossdistill.images._splits import load_splits
 from crossdistill.study.execute import fingerprint
 from crossdistill.study.folder import resolved

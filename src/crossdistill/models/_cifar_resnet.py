@@ -1,5 +1,6 @@
 """Residual networks for images of 32 to 64 pixels, of timm's blocks, with timm's interface."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,13 +41,7 @@ class CifarResNet(nn.Module):
 
     def forward_intermediates(self, x: Tensor, indices: Any = None, *, output_fmt: str = "NCHW") -> tuple[Tensor, list[Tensor]]:
         """The final map, and the maps after the stem and the three stages that `indices` choose."""
-        taken, _ = feature_take_indices(4, indices)
-        maps: list[Tensor] = []
-        for index, part in enumerate((self._stem, self.layer1, self.layer2, self.layer3)):
-            x = part(x)
-            if index in taken:
-                maps.append(x)
-        return x, maps
+        return _maps_of((self._stem, self.layer1, self.layer2, self.layer3), x, indices)
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self.layer3(self.layer2(self.layer1(self._stem(x))))
@@ -61,6 +56,27 @@ class CifarResNet(nn.Module):
         return self.act1(self.bn1(self.conv1(x)))
 
 
+class WideResNet(ResNetV2):
+    """timm's pre-activation ResNet; its own `forward_intermediates` expects, up to timm 1.0.30, a stem that halves the image."""
+
+    def forward_intermediates(  # type: ignore[override]
+        self, x: Tensor, indices: Any = None, *, output_fmt: str = "NCHW"
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The final map, and the maps after the stem and the three stages that `indices` choose (before the final norm)."""
+        final, maps = _maps_of((self.stem, *self.stages), x, indices)
+        return self.norm(final), maps
+
+
+def _maps_of(parts: Sequence[Callable[[Tensor], Tensor]], x: Tensor, indices: Any) -> tuple[Tensor, list[Tensor]]:
+    taken, _ = feature_take_indices(len(parts), indices)
+    maps: list[Tensor] = []
+    for index, part in enumerate(parts):
+        x = part(x)
+        if index in taken:
+            maps.append(x)
+    return x, maps
+
+
 def _stage(n_in: int, n_out: int, n_blocks: int, *, stride: int) -> nn.Sequential:
     shortcut = downsample_conv(n_in, n_out, kernel_size=1, stride=stride) if stride != 1 or n_in != n_out else None
     first = BasicBlock(n_in, n_out, stride=stride, downsample=shortcut)
@@ -72,7 +88,7 @@ def wide_resnet(*, n_blocks: int, widen: int, n_classes: int) -> nn.Module:
 
     timm's pre-activation ResNet with three stages and a 3 x 3 stem in place of its stem for large photographs.
     """
-    model = ResNetV2(
+    model = WideResNet(
         layers=[n_blocks] * 3,
         channels=(16 * widen, 32 * widen, 64 * widen),
         num_classes=n_classes,
@@ -85,7 +101,6 @@ def wide_resnet(*, n_blocks: int, widen: int, n_classes: int) -> nn.Module:
     stem = nn.Conv2d(3, 16, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
     model.stem = nn.Sequential(stem)
-    model.stem_feat_idx = 0
     # The linear head, since the class's own is a 1 x 1 convolution.
     model.head = ClassifierHead(model.num_features, n_classes, pool_type="avg")
     return model

@@ -14,15 +14,17 @@ from crossdistill.ops.network import Network
 from crossdistill.study.execute import fingerprint, study_splits
 from crossdistill.study.plan import Training, make_plan
 from crossdistill.study.probes import probed_rows, study_recipe
+from crossdistill.study.tasks import placed
+from crossdistill.train.precision import autocast, resolved_precision
 
-TRIAL_IMAGES = 64
+TRIAL_IMAGES, TRIALS = 64, 3
 
 
 def planned_cost(config: StudyConfig, *, store: Path, progress: Progress) -> dict[str, Any]:
     """Every training with what it costs, and the observation of them all.
 
-    Seconds are an estimate: each network is timed on this machine for one forward pass (and one backward pass) of 64 images,
-    untrained, in float32 on the CPU.
+    Seconds are an estimate: each network is timed on this machine's CPU, untrained, for forward and backward passes of 64 images
+    in its recipe's precision; the best of three counts.
     """
     splits = study_splits(config, progress)
     plan = make_plan(config, fingerprint(splits), torch.device("cpu"))
@@ -49,24 +51,31 @@ def _trial(config: StudyConfig, name: str, splits: Splits) -> tuple[float, float
     chosen = config.networks[name]
     if chosen.model is None:
         return 0.0, 0.0
-    torch.set_num_threads(config.recipe(name).threads)
-    network = build_network(chosen.model, splits.train.n_classes, splits.train.size, settings=chosen.settings)
+    recipe, cpu = config.recipe(name), torch.device("cpu")
+    torch.set_num_threads(recipe.threads)
+    network = placed(build_network(chosen.model, splits.train.n_classes, splits.train.size, settings=chosen.settings), cpu)
     images = torch.from_numpy(splits.train.images[:TRIAL_IMAGES].copy())
     with evaluating(network), torch.no_grad():
         forward = _timed(lambda: network(images))
-    visit = _timed(lambda: _forward_and_backward(network, images))
+    precision = resolved_precision(recipe.precision, cpu)
+    visit = _timed(lambda: _forward_and_backward(network, images, precision))
     return forward / len(images), visit / len(images)
 
 
-def _forward_and_backward(network: Network, images: torch.Tensor) -> None:
-    network(images).logits.logsumexp(dim=1).mean().backward()
+def _forward_and_backward(network: Network, images: torch.Tensor, precision: str) -> None:
+    with autocast(precision, images.device):
+        logits = network(images).logits
+    logits.logsumexp(dim=1).mean().backward()
 
 
 def _timed(call: Any) -> float:
     call()  # the first call also allocates
-    watch = Stopwatch()
-    call()
-    return watch.seconds
+    seconds = []
+    for _ in range(TRIALS):
+        watch = Stopwatch()
+        call()
+        seconds.append(watch.seconds)
+    return min(seconds)
 
 
 def _training_cost(training: Training, n_images: int, seconds: dict[str, tuple[float, float]], store: Path) -> dict[str, Any]:
@@ -98,7 +107,7 @@ def show_cost(cost: dict[str, Any]) -> None:
         f"observation: {seen['forwards']:,} forward passes ({seen['forwards_per_network']:,} a network), about {_duration(seen['seconds'])}"
     )
     total = sum(row["seconds"] for row in cost["trainings"]) + seen["seconds"]
-    console.print(f"in all about {_duration(total)} on this machine's CPU, estimated from one pass of {TRIAL_IMAGES} images a network")
+    console.print(f"in all about {_duration(total)} on this machine's CPU, estimated from passes of {TRIAL_IMAGES} images a network")
 
 
 def _duration(seconds: float) -> str:

@@ -42,16 +42,19 @@ def _evaluate(
 ) -> list[ResultRow]:  # fmt: skip
     source, settings = parse_source(images)
     splits = load_splits(source, settings)
-    loaded = [(text, _network(text, splits.test).to(device)) for text in networks]
+    names = [Path(text).stem for text in networks]
+    if len(set(names)) < len(names):
+        names = list(networks)
+    loaded = [(name, _network(text, splits.test).to(device)) for name, text in zip(names, networks, strict=True)]
     sets = {name: build_probe_set(name, splits.test, preset=preset, folder=store / "probes") for name in probes or registry.names("probe")}
     runs = []
-    for text, network in loaded:
-        progress.line(f"observing {text}")
+    for name_of_network, network in loaded:
+        progress.line(f"observing {name_of_network}")
         answers = {("clean", "", 0): observe(network, splits.test, device=device)}
         answers |= {(name, "", 0): observe(network, extra, device=device, split=name) for name, extra in splits.extra.items()}
         for name, probe_set in sets.items():
             answers |= _probed(network, name, probe_set, device)
-        runs.append(ObservedRun(_record(text, network, device), answers))
+        runs.append(ObservedRun(_record(name_of_network, network, device), answers))
     rows = results_table(runs, pairs=())
     write_table(rows, out / "results.parquet", ResultRow)
     return rows
@@ -82,9 +85,9 @@ def _probed(network: Network, name: str, probe_set: ProbeSet, device: torch.devi
     }
 
 
-def _record(text: str, network: Network, device: torch.device) -> RunRecord:
+def _record(name: str, network: Network, device: torch.device) -> RunRecord:
     return RunRecord(
-        run=text, label=text, arm="network", method=None, teacher=None, teacher_run=None, student=text, model=network.model_name,
+        run=name, label=name, arm="network", method=None, teacher=None, teacher_run=None, student=name, model=network.model_name,
         family=network.family, readout=network.readout, seed=0, parameters=network.n_parameters, training={}, history=[], estimates={},
         notes=network.notes, timing={}, software=software(), hardware=hardware(device),
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """One teacher, one student, one method, without a study file: the study that `crossdistill distill` runs."""
 
-from crossdistill.core.config import StudyConfig, parse_study
+from crossdistill.core.config import StudyConfig
+from crossdistill.core.study_file import parse_study
 from crossdistill.images._splits import parse_source
 
 

@@ -47,8 +47,8 @@ class Workshop:
     store: Path
     device: torch.device
     progress: Progress
-    probe_sets: Mapping[str, ProbeSet]
     probed_rows: np.ndarray  # of the test split
+    probe_sets: Mapping[str, ProbeSet] = field(default_factory=dict)
     warm: dict[str, torch.nn.Module] = field(default_factory=dict)
 
     @property

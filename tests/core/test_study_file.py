@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from crossdistill.core.config import ViewsConfig, parse_study, read_study
+from crossdistill.core.config import ViewsConfig
 from crossdistill.core.errors import CrossdistillError, SettingError
+from crossdistill.core.study_file import parse_study, read_study
 
 STUDY = """\
 images: {source: trifeature}
