@@ -106,6 +106,7 @@ def test_a_study_that_was_killed_ends_with_the_same_numbers(tiny: Path, command:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in errors
+    assert ("the same command goes on from there" in errors) == (number == signal.SIGINT)
     assert len(list((out / "runs").glob("*/record.json"))) < 5
     assert command("study", "run", tiny, "--out", out, "--quiet") == 0
     assert figures(out) == figures(undisturbed)

@@ -1,5 +1,7 @@
 """One teacher, one student, one method, without a study file: the study that `crossdistill distill` runs."""
 
+import json
+
 from crossdistill.core.config import StudyConfig
 from crossdistill.core.study_file import parse_study
 from crossdistill.images._splits import parse_source
@@ -22,6 +24,4 @@ def single_study(
         "seeds": list(range(seeds)),
         "training": {"epochs": epochs},
     }
-    import json
-
     return parse_study(json.dumps(study), source="the command line")  # JSON is YAML: one set of checks for both
