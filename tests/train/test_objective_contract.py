@@ -35,7 +35,7 @@ def test_four_views_of_each_image_reach_the_student_and_only_clean_rows_are_labe
 
     network, teacher = bench.student(), bench.teacher()
     student_sees, teacher_sees = seen_by(network), seen_by(teacher)
-    made = Objective(objective, {"ce": 1.0, "spread": 0.01}, Needs(views=rotations))
+    made = Objective(objective, {"ce": 1.0, "spread": 0.01}, views=rotations)
     bench.training(made, network=network, teacher=teacher, epochs=1).run()
     assert student_sees[:3] == [(32, 3, 16, 16)] * 3
     assert set(teacher_sees) == {(8, 3, 16, 16)}

@@ -75,6 +75,10 @@ class Plugin:
             raise SettingError(f"setting '{where}' of {self.kind} '{self.name}': {first['msg'].lower()}{came}") from error
         return {name: getattr(parsed, name) for name in schema.model_fields if name in parsed.model_fields_set}
 
+    def complete(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """All settings: those given, validated, and the defaults of the others."""
+        return dict(self.settings.model_validate(self.parse(settings)))
+
     @property
     def source_hash(self) -> str:
         """Hash of the syntax tree of the file that defines the plug-in: comments and layout do not count."""
@@ -102,20 +106,26 @@ def _mark(kind: str, version: int, facts: Mapping[str, Any]) -> Callable[[F], F]
 def method(
     *,
     paper: str,
-    weights: Mapping[str, float],
+    weights: Mapping[str, float] | Callable[[Mapping[str, Any]], Mapping[str, float]],
     direction: str = "any",
     needs: Callable[..., Any] | None = None,
+    views: Callable[[Mapping[str, Any]], Any] | None = None,
     prepare_student: Callable[..., Any] | None = None,
-    warm_up: Callable[..., Any] | None = None,
+    warm_up: Any = None,
     version: int = 1,
 ) -> Callable[[F], F]:
     """Mark a factory `(student, teacher, images, rng, *, settings) -> objective` as a distillation method.
 
-    `weights` are the published weights of its terms. `needs(settings, student_shapes, teacher_shapes) -> Needs`,
-    `rng` is for draws while the objective is made; inside it torch's global generator serves, keyed afresh for each step.
-    `prepare_student(network, settings)` and `warm_up(teacher, images, settings) -> frozen module` are optional.
+    `weights` are the published weights of its terms, or a function of the settings that gives them. `direction` says in words
+    which pairs it was published for. Optional, each called with all settings, defaults included:
+    `needs(settings, student_shapes, teacher_shapes) -> Needs`; `views(settings) -> Views`, where it shows other images than the
+    augmented ones; `prepare_student(network, settings)`, which adds tokens or heads. `warm_up` is a WarmUp, whose trained module
+    the factory takes as `warm`. `rng` is for draws while the objective is made; inside it torch's global generator serves, keyed
+    afresh for each step.
     """
-    facts = dict(paper=paper, weights=weights, direction=direction, needs=needs, prepare_student=prepare_student, warm_up=warm_up)
+    facts = dict(
+        paper=paper, weights=weights, direction=direction, needs=needs, views=views, prepare_student=prepare_student, warm_up=warm_up
+    )
     return _mark("method", version, facts)
 
 

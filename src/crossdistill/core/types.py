@@ -132,9 +132,24 @@ class Needs:
 
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
-    views: Views | None = None
     cacheable: bool = True
     refusal: str | None = None  # one sentence: why this method makes no sense for this pair
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What a method trains on the teacher alone, before any student: a task of its own, shared by all students of that teacher.
+
+    `make(teacher, settings)` gives the module, untrained; it is trained as an objective, `(batch, activations, None) -> {term:
+    scalar}` with the frozen teacher's activations, and reaches the method's factory as `warm`, frozen. `settings` names the
+    method's settings that it depends on; `recipe(settings)` gives the training settings that differ from the teachers' recipe.
+    """
+
+    make: Callable[[Any, Mapping[str, Any]], Any]
+    recipe: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    settings: tuple[str, ...] = ()
+    taps: tuple[str, ...] = ()
+    views: Views | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from crossdistill.study.probes import build_probes, keep_for_the_page, probed_ro
 from crossdistill.study.tables import write_tables
 from crossdistill.study.tasks import Workshop, build, observe_run, refuse_wrong_checkpoint, train
 from crossdistill.train.loop import refuse_class_mismatch
-from crossdistill.train.objective import method_weights, plugin_needs
+from crossdistill.train.objective import method_weights, plugin_needs, published_weights
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,9 @@ def refuse_what_cannot_work(shop: Workshop, plan: Plan) -> None:
             plugin = registry.get("method", training.method.name)
             student, teacher = built[training.network], built[training.teacher.network]
             refuse_class_mismatch(student, teacher)
-            method_weights(plugin.facts["weights"], weight=training.method.weight, weights=training.method.weights)
-            plugin_needs(plugin, plugin.parse(training.method.settings), student.shapes(), teacher.shapes())
+            settings = plugin.parse(training.method.settings)
+            method_weights(published_weights(plugin, settings), weight=training.method.weight, weights=training.method.weights)
+            plugin_needs(plugin, settings, student, teacher, shop.splits.train.size)
 
 
 def fingerprint(splits: Splits) -> str:

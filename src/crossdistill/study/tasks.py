@@ -30,7 +30,7 @@ from crossdistill.study.plan import Training
 from crossdistill.study.tables import predictions_file, write_predictions
 from crossdistill.train.loop import Training as Trainer
 from crossdistill.train.loop import refuse_class_mismatch
-from crossdistill.train.objective import Objective, make_objective, method_weights
+from crossdistill.train.objective import Objective, make_objective, method_weights, published_weights
 from crossdistill.train.precision import resolved_precision
 
 CHECKED_IMAGES = 500  # of validation, on which a finished checkpoint must show that its classes are in the right order
@@ -114,7 +114,7 @@ def build(shop: Workshop, training: Training) -> Network:
     if training.method:
         plugin = registry.get("method", training.method.name)
         if prepare := plugin.facts["prepare_student"]:
-            prepare(network, plugin.parse(training.method.settings))
+            prepare(network, plugin.complete(training.method.settings))
     return placed(network, shop.device)
 
 
@@ -148,7 +148,7 @@ def _objective(shop: Workshop, training: Training, network: Network, teacher: Ne
         warm = shop.warm[place]
     rng = torch.Generator().manual_seed(torch_seed(shop.config.seed, training.role, training.seed, "objective"))
     torch.manual_seed(torch_seed(shop.config.seed, training.role, training.seed, "auxiliary"))
-    weights = method_weights(plugin.facts["weights"], weight=method.weight, weights=method.weights)
+    weights = method_weights(published_weights(plugin, settings), weight=method.weight, weights=method.weights)
     return make_objective(
         plugin,
         settings,

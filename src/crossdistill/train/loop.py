@@ -128,7 +128,7 @@ class Training:
         if self.recipe.mixup:
             images, targets, labels = mixed_up(images, targets, labels, self._mixup_share())
         ones = torch.ones(len(images), dtype=torch.bool, device=self.device)
-        expand, teacher_images = self.objective.needs.views, images
+        expand, teacher_images = self.objective.views, images
         if expand is not None:
             images, teacher_images, ones = expand(images, image_keys(key(*self.who, "views", epoch), index))
         views, teacher_views = len(images) // len(index), len(teacher_images) // len(index)

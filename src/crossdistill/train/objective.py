@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from crossdistill.core.errors import SettingError, nearest
-from crossdistill.core.types import Activations, Batch, Clock, Needs
+from crossdistill.core.types import Activations, Batch, Clock, Needs, Views
 from crossdistill.ops.losses import cross_entropy
 
 Terms = dict[str, Tensor]
@@ -32,6 +32,7 @@ class Objective:
     function: Callable[..., Terms] = labels_only
     weights: Mapping[str, float] = field(default_factory=lambda: {ROOT_TERM: 1.0})
     needs: Needs = field(default_factory=Needs)
+    views: Views | None = None
     ramp_epochs: float = 0.0
 
     @property
@@ -97,21 +98,45 @@ def make_objective(
     rng: torch.Generator, warm: nn.Module | None = None, ramp_epochs: float = 0.0,
 ) -> Objective:  # fmt: skip
     """The objective of a method plug-in for one pair; raises SettingError with the method's own sentence where it refuses."""
-    needs = plugin_needs(plugin, settings, student.shapes(), teacher.shapes())
+    needs = plugin_needs(plugin, settings, student, teacher, images.size)
     supplied = {"warm": warm} if warm is not None else {}
     function = plugin.function(student, teacher, images, rng, **supplied, **settings)
     if isinstance(function, nn.Module):
         function.to(next(student.parameters()).device)
-    return Objective(function, weights, needs, ramp_epochs)
+    return Objective(function, weights, needs, plugin_views(plugin, settings), ramp_epochs)
 
 
-def plugin_needs(plugin: Any, settings: Mapping[str, Any], student_shapes: Any, teacher_shapes: Any) -> Needs:
-    """What a method asks of the engine for this pair; raises SettingError with its refusal."""
+def plugin_needs(plugin: Any, settings: Mapping[str, Any], student: Any, teacher: Any, size: tuple[int, int]) -> Needs:
+    """What a method asks of the engine for this pair and images of `size` (height, width); raises SettingError with its refusal.
+
+    The shapes that a method is asked with are those of `Network.shapes`, and of the images under "images".
+    """
     ask: Callable[..., Needs] | None = plugin.facts["needs"]
-    needs = ask(settings, student_shapes, teacher_shapes) if ask else Needs()
-    if needs.refusal:
-        raise SettingError(f"method '{plugin.name}' cannot be used here: {needs.refusal}")
+    if ask is None:
+        return Needs()
+    shapes = {name: {**network.shapes(), "images": (3, *size)} for name, network in (("student", student), ("teacher", teacher))}
+    needs = ask(plugin.complete(settings), shapes["student"], shapes["teacher"])
+    refusal = needs.refusal or _missing("student", needs.student_taps, shapes) or _missing("teacher", needs.teacher_taps, shapes)
+    if refusal:
+        raise SettingError(f"method '{plugin.name}' cannot be used here: {refusal}")
     return needs
+
+
+def _missing(who: str, taps: Iterable[str], shapes: Mapping[str, Mapping[str, Any]]) -> str | None:
+    missing = [tap for tap in taps if tap not in shapes[who]]
+    return f"it reads {', '.join(missing)} of the {who}, which has only {', '.join(shapes[who])}" if missing else None
+
+
+def plugin_views(plugin: Any, settings: Mapping[str, Any]) -> Views | None:
+    """What a method shows in place of the augmented images, or None where it shows those."""
+    make: Callable[..., Views] | None = plugin.facts["views"]
+    return make(plugin.complete(settings)) if make else None
+
+
+def published_weights(plugin: Any, settings: Mapping[str, Any]) -> Mapping[str, float]:
+    """The published weights of a method's terms under these settings."""
+    weights = plugin.facts["weights"]
+    return weights(plugin.complete(settings)) if callable(weights) else weights
 
 
 def trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
