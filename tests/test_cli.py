@@ -61,8 +61,8 @@ def test_every_plugin_is_listed_and_described(command: Any, capsys: Any, kind: s
         (["probes", "build", "--images", "trifeature", "--out", "x", "--probes", "nois"], "no probe is called 'nois'"),
         (["probes", "build", "--images", "folder:/nowhere", "--out", "x"], "/nowhere"),
         (
-            ["distill", "--teacher", "small/vit", "--student", "small/resnet8", "--images", "trifeature", "--out", "x", "--method", "dk"],
-            "'kd'",
+            ["distill", "--teacher", "small/vit", "--student", "small/resnet8", "--images", "trifeature", "--out", "x", "--method", "fitnets"],
+            "'fitnet'",
         ),
         (["doctor", "--jsn"], "No such option"),
     ],

@@ -63,11 +63,12 @@ def chance_level(labels: np.ndarray) -> float:
 
 
 def _teachers(run: ObservedRun, runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> list[TaughtBy]:
-    """Whom a run is compared with: its own teacher, or for an independent the teachers of its seed's students."""
+    """Whom a run is compared with: its own teacher, or for an independent or a twin the teachers of its seed's students."""
     record = run.record
     if record.teacher and record.teacher_run:
         return [TaughtBy(record.teacher, record.teacher_run)]
-    wanted = {pair.teacher for pair in pairs if pair.student == record.student and record.arm == "independent"}
+    untaught = record.arm != "teacher"
+    wanted = {pair.teacher for pair in pairs if pair.student == record.student and untaught}
     taught = (
         TaughtBy(other.record.teacher, other.record.teacher_run)
         for other in runs

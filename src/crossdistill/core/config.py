@@ -15,6 +15,9 @@ from pydantic_core import PydanticCustomError
 from crossdistill.core import registry
 from crossdistill.core.errors import nearest
 
+NOT_METHODS = ("teacher", "independent", "second_independent")
+"""Arms that no method makes: their names are taken."""
+
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,6 +85,7 @@ class TrainingConfig(Frozen):
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has units for it
     views: ViewsConfig | Literal["free", "none"] = ViewsConfig()
     threads: PositiveInt = 2  # different thread counts give different weight bytes
+    ema: float | None = Field(default=None, gt=0, lt=1)  # decay of an average of the weights, which is then what is kept; None: off
 
 
 class NetworkConfig(WithSettings):
@@ -114,6 +118,7 @@ class MethodConfig(WithSettings):
     weight: NonNegativeFloat = 1.0
     weights: dict[str, float] = {}
     ramp_epochs: NonNegativeFloat = 0.0  # the weight of every term but `ce` rises linearly over these epochs
+    until: float | None = Field(default=None, gt=0, le=1)  # share of the epochs (rounded up) with the teacher; then labels alone
 
     @property
     def arm(self) -> str:
@@ -121,8 +126,11 @@ class MethodConfig(WithSettings):
 
 
 class PairConfig(Frozen):
+    """Who teaches whom, and how. `control_teacher`: a network of the student's own family, for the arm of that name."""
+
     teacher: str
     student: str
+    control_teacher: str | None = None
     methods: tuple[MethodConfig, ...] = Field(min_length=1)
 
 
@@ -155,7 +163,7 @@ class StudyConfig(Frozen):
     networks: dict[str, NetworkConfig]
     pairs: tuple[PairConfig, ...] = Field(min_length=1)
     teachers: TeachersConfig = TeachersConfig()
-    arms: tuple[Literal["independent"], ...] = ("independent",)
+    arms: tuple[Literal["independent", "second_independent", "shuffled_teacher", "control_teacher", "twin"], ...] = ("independent",)
     primary: tuple[ContrastConfig, ...] | None = None  # None: the first method of each pair, on every probe
     seed: int = 0
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
@@ -171,12 +179,14 @@ class StudyConfig(Frozen):
                 _fail(path, f"no network is called '{name}'.{nearest(name, self.networks)} `networks` has: {', '.join(self.networks)}")
         for i, pair in enumerate(self.pairs):
             labels = [method.arm for method in pair.methods]
-            if clash := next((label for label in labels if labels.count(label) > 1 or label in ("independent", "teacher")), None):
+            if clash := next((label for label in labels if labels.count(label) > 1 or label in NOT_METHODS), None):
                 _fail(("pairs", i, "methods"), f"two arms of this pair are called '{clash}': give one of them another `label`")
             for method in pair.methods:
                 first = next(other for other in pair.methods if other.model_copy(update={"label": method.label}) == method)
                 if first != method:
                     _fail(("pairs", i, "methods"), f"'{first.arm}' and '{method.arm}' are the same method with the same settings")
+            if "control_teacher" in self.arms and pair.control_teacher is None:
+                _fail(("pairs", i), "the arm control_teacher needs `control_teacher:` in each pair, a network of the student's own family")
             if self.networks[pair.student].checkpoint:
                 _fail(("pairs", i, "student"), f"network '{pair.student}' is a finished checkpoint: a student needs a `model`")
         joined = [(pair.teacher, pair.student, method.arm) for pair in self.pairs for method in pair.methods]
@@ -203,6 +213,8 @@ class StudyConfig(Frozen):
         for i, pair in enumerate(self.pairs):
             yield ("pairs", i, "teacher"), pair.teacher
             yield ("pairs", i, "student"), pair.student
+            if pair.control_teacher is not None:
+                yield ("pairs", i, "control_teacher"), pair.control_teacher
 
     @property
     def chosen_probes(self) -> tuple[ProbeConfig, ...]:

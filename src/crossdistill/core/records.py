@@ -26,7 +26,7 @@ class ResultRow(Row):
     """One row of `results.parquet`: one figure of one network. Shares are 0 to 1 (`unit` says what the figure is)."""
 
     run: str  # folder name under runs/
-    arm: str  # "teacher", "independent", or the method's label, e.g. "kd"
+    arm: str  # "teacher", "independent", "second_independent", a method's label ("kd"), or a control of it ("kd+twin")
     method: str | None  # the method's name; None for teachers and independents
     teacher: str | None  # network name in the study file; None for teachers and independents
     student: str  # network name in the study file of the network that was observed (a teacher's own name for teachers)
@@ -114,10 +114,12 @@ class RunRecord(Row):
     run: str  # folder name under runs/
     label: str  # for people: "kd: vit -> cnn, seed 0"
     arm: str
+    control: str | None = None  # which control of its method it is: twin, shuffled_teacher, control_teacher
     method: str | None
     method_settings: dict[str, Any] = Field(default_factory=dict)
     teacher: str | None
     teacher_run: str | None
+    teacher_epoch: int | None = None  # the epoch whose weights taught, where they are not the last
     student: str
     model: str  # e.g. "small/resnet20"
     family: str  # "cnn" or "token"

@@ -1,7 +1,7 @@
 """What a study has left on disk so far, read without a network, an image set or torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class PlannedPair:
     teacher: str
     student: str
     methods: tuple[str, ...]
+    controls: Mapping[str, str | None] = field(default_factory=dict)  # arm, and the network that teaches it
 
     @property
     def title(self) -> str:
@@ -127,7 +128,10 @@ def _rows(path: Path, row_type: type) -> tuple:
 def _pairs(plan: Mapping[str, Any], inheritance: Sequence[InheritanceRow]) -> tuple[PlannedPair, ...]:
     """The planned pairs; those of the inheritance table where the plan does not name any."""
     if planned := plan.get("pairs"):
-        return tuple(PlannedPair(p.get("index", i), p["teacher"], p["student"], tuple(p.get("methods", ()))) for i, p in enumerate(planned))
+        return tuple(
+            PlannedPair(p.get("index", i), p["teacher"], p["student"], tuple(p.get("methods", ())), p.get("controls", {}))
+            for i, p in enumerate(planned)
+        )
     found: dict[tuple[int, str, str], list[str]] = {}
     for row in inheritance:
         methods = found.setdefault((row.pair, row.teacher, row.student), [])

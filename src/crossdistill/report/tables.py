@@ -81,6 +81,11 @@ def series_of(pair: PlannedPair) -> list[Series]:
     ]
 
 
+def controls_of(pair: PlannedPair) -> list[Series]:
+    """The control arms of a pair. Like an independent, one that nobody taught is compared with the pair's teacher."""
+    return [Series(arm, arm, pair.student, teacher or pair.teacher) for arm, teacher in pair.controls.items()]
+
+
 def mean_figure(rows: Sequence[ResultRow]) -> Figure | None:
     """The figure of several runs on one level; None where no run was observed."""
     if not rows:
@@ -136,7 +141,7 @@ def _networks(study: StudyFiles, metrics: Sequence[str]) -> list[tuple[PlannedPa
     rows = [row for row in study.results if row.metric in metrics]
     found: dict[tuple[str, str, str | None], tuple[PlannedPair, Series]] = {}
     for pair in study.pairs:
-        for series in series_of(pair):
+        for series in (*series_of(pair), *controls_of(pair)):
             own = [row for row in rows if series.holds(row)]
             if own:
                 found.setdefault((series.arm, series.network, own[0].teacher), (pair, series))

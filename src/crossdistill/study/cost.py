@@ -1,20 +1,23 @@
 """What a study will do and cost, before it does it: trainings, image visits, forward passes of observation, seconds."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from crossdistill.core.config import StudyConfig
+from crossdistill.core import registry
+from crossdistill.core.config import MethodConfig, NetworkConfig, StudyConfig, TrainingConfig
 from crossdistill.core.progress import Progress, Stopwatch
 from crossdistill.core.types import Splits
-from crossdistill.models._build import build_network
+from crossdistill.models._build import build_network, load_network
 from crossdistill.ops.modes import evaluating
 from crossdistill.ops.network import Network
-from crossdistill.study.execute import fingerprint, study_splits
-from crossdistill.study.plan import Training, make_plan
+from crossdistill.study.execute import fingerprint, study_splits, what_can_work
+from crossdistill.study.networks import placed
+from crossdistill.study.plan import Training, WarmUpTask, make_plan
 from crossdistill.study.probes import probed_rows, study_recipe
-from crossdistill.study.tasks import placed
+from crossdistill.train.objective import plugin_views
 from crossdistill.train.precision import autocast, resolved_precision
 
 TRIAL_IMAGES, TRIALS = 64, 3
@@ -28,12 +31,15 @@ def planned_cost(config: StudyConfig, *, store: Path, progress: Progress) -> dic
     """
     splits = study_splits(config, progress)
     plan = make_plan(config, fingerprint(splits), torch.device("cpu"))
-    seconds = {name: _trial(config, name, splits) for name in {training.network for training in plan.trainings}}
-    rows = [_training_cost(training, len(splits.train), seconds, store) for training in plan.trainings]
+    built = {name: _untrained(config.networks[name], splits) for name in dict.fromkeys(training.network for training in plan.trainings)}
+    plan = what_can_work(plan, splits, built, progress)
+    seconds = {name: _trial(network, config.recipe(name), splits) for name, network in built.items()}
+    rows = [_warm_up_cost(task, splits, seconds, store) for task in plan.warm_ups]
+    rows += [_training_cost(training, splits, seconds, store) for training in plan.trainings]
     forwards = observed_images(config, splits)
     observation = {
         "forwards_per_network": forwards,
-        "forwards": forwards * len(rows),
+        "forwards": forwards * len(plan.trainings),
         "seconds": round(sum(forwards * seconds[training.network][0] for training in plan.trainings), 1),
     }
     return {"name": config.name, "trainings": rows, "observation": observation, "primary": [c.model_dump() for c in config.contrasts]}
@@ -46,14 +52,23 @@ def observed_images(config: StudyConfig, splits: Splits) -> int:
     return len(splits.test) + sum(len(images) for images in splits.extra.values()) + probed
 
 
-def _trial(config: StudyConfig, name: str, splits: Splits) -> tuple[float, float]:
+def _untrained(chosen: NetworkConfig, splits: Splits) -> Network:
+    """A network of the study, without published weights: a plan downloads nothing."""
+    n_classes, size = splits.train.n_classes, splits.train.size
+    if chosen.checkpoint:
+        network = load_network(
+            chosen.checkpoint, model=chosen.model, n_classes=n_classes, size=size, class_map=chosen.class_map, settings=chosen.settings
+        )
+    else:
+        assert chosen.model is not None
+        network = build_network(chosen.model, n_classes, size, settings=chosen.settings)
+    return placed(network, torch.device("cpu"))
+
+
+def _trial(network: Network, recipe: TrainingConfig, splits: Splits) -> tuple[float, float]:
     """(seconds of a forward pass, seconds of a training visit) an image."""
-    chosen = config.networks[name]
-    if chosen.model is None:
-        return 0.0, 0.0
-    recipe, cpu = config.recipe(name), torch.device("cpu")
+    cpu = torch.device("cpu")
     torch.set_num_threads(recipe.threads)
-    network = placed(build_network(chosen.model, splits.train.n_classes, splits.train.size, settings=chosen.settings), cpu)
     images = torch.from_numpy(splits.train.images[:TRIAL_IMAGES].copy())
     with evaluating(network), torch.no_grad():
         forward = _timed(lambda: network(images))
@@ -78,9 +93,12 @@ def _timed(call: Any) -> float:
     return min(seconds)
 
 
-def _training_cost(training: Training, n_images: int, seconds: dict[str, tuple[float, float]], store: Path) -> dict[str, Any]:
-    visits = training.recipe.epochs * n_images
-    taught = visits * seconds[training.teacher.network][0] if training.teacher else 0.0
+def _training_cost(training: Training, splits: Splits, seconds: dict[str, tuple[float, float]], store: Path) -> dict[str, Any]:
+    student_views, teacher_views = _views(training.method, splits) if training.method else (1, 1)
+    epochs, n_images = training.recipe.epochs, len(splits.train)
+    taught_epochs = math.ceil((training.method.until or 1.0) * epochs) if training.method and training.taught_by else 0
+    visits = epochs * n_images * student_views
+    taught = taught_epochs * n_images * teacher_views * seconds[training.taught_by][0] if training.taught_by else 0.0
     done = training.arm == "teacher" and (store / "teachers" / training.run / "record.json").exists()
     return {
         "label": training.label,
@@ -89,6 +107,23 @@ def _training_cost(training: Training, n_images: int, seconds: dict[str, tuple[f
         "image_visits": visits,
         "seconds": 0.0 if done else round(visits * seconds[training.network][1] + taught, 1),
     }
+
+
+def _views(method: MethodConfig, splits: Splits) -> tuple[int, int]:
+    """How many rows student and teacher see of each image."""
+    plugin = registry.get("method", method.name)
+    expand = plugin_views(plugin, plugin.parse(method.settings))
+    if expand is None:
+        return 1, 1
+    student, teacher, _ = expand(torch.from_numpy(splits.train.images[:1].copy()), torch.zeros(1, dtype=torch.int64))
+    return len(student), len(teacher)
+
+
+def _warm_up_cost(task: WarmUpTask, splits: Splits, seconds: dict[str, tuple[float, float]], store: Path) -> dict[str, Any]:
+    done = (store / "warm_ups" / task.run / "record.json").exists()
+    visits = task.recipe.epochs * len(splits.train) * _views(MethodConfig(name=task.method), splits)[1]
+    spent = 0.0 if done else round(visits * seconds[task.teacher.network][0], 1)
+    return {"label": task.label, "run": task.run, "done": done, "image_visits": visits, "seconds": spent}
 
 
 def show_cost(cost: dict[str, Any]) -> None:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from crossdistill.core import registry
 from crossdistill.core.config import StudyConfig
-from crossdistill.core.errors import CrossdistillError, StudyError
+from crossdistill.core.errors import CrossdistillError, SettingError, StudyError
 from crossdistill.core.progress import Progress
 from crossdistill.core.store import digest
 from crossdistill.core.types import ImageSet, Splits
@@ -16,12 +17,15 @@ from crossdistill.images._splits import load_splits
 from crossdistill.ops.network import Network
 from crossdistill.report.page import build_page
 from crossdistill.study.folder import claimed, declared_contrasts, read_failures, stamp, write_failures
+from crossdistill.study.networks import build, refuse_wrong_checkpoint
 from crossdistill.study.plan import Plan, Training, make_plan, plan_json
 from crossdistill.study.probes import build_probes, keep_for_the_page, probed_rows
 from crossdistill.study.tables import write_tables
-from crossdistill.study.tasks import Workshop, build, observe_run, refuse_wrong_checkpoint, train
+from crossdistill.study.tasks import observe_run, train
+from crossdistill.study.workshop import Workshop
 from crossdistill.train.loop import refuse_class_mismatch
 from crossdistill.train.objective import method_weights, plugin_needs, published_weights
+from crossdistill.train.partners import same_class_partners
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ def run_study(config: StudyConfig, out: Path, *, store: Path, device: torch.devi
         plan = make_plan(config, fingerprint(splits), device)
         contrasts = declared_contrasts(out, config)
         shop = Workshop(config, splits, out, store, device, progress, probed_rows(splits.test, config))
-        refuse_what_cannot_work(shop, plan)
+        plan = what_can_work(plan, splits, checked_networks(shop, plan), progress)
+        shop.rivals = plan.rivals
         shop.probe_sets = build_probes(config, splits.test, store, progress)
         stamp(out, config, plan_json(plan, splits, contrasts, shop.observation_files))
         keep_for_the_page(shop.probe_sets.values(), out)
@@ -73,21 +78,45 @@ def run_study(config: StudyConfig, out: Path, *, store: Path, device: torch.devi
         return Outcome(build_page(out), failures)
 
 
-def refuse_what_cannot_work(shop: Workshop, plan: Plan) -> None:
-    """Build every network once and ask every method about its pair, so that nothing is refused after hours of training."""
-    config, built = shop.config, dict[str, Network]()
+def checked_networks(shop: Workshop, plan: Plan) -> dict[str, Network]:
+    """Every network of the plan, built once; refuses a checkpoint that cannot be right."""
+    built: dict[str, Network] = {}
     for training in plan.trainings:
         if training.network not in built:
             built[training.network] = build(shop, replace(training, method=None))
-            refuse_wrong_checkpoint(shop, built[training.network], config.networks[training.network])
+            refuse_wrong_checkpoint(shop, built[training.network], shop.config.networks[training.network])
+    return built
+
+
+def what_can_work(plan: Plan, splits: Splits, built: Mapping[str, Network], progress: Progress) -> Plan:
+    """Ask every method about its pair, so that nothing is refused after hours of training.
+
+    Returns the plan without the controls by a control teacher that their method refuses: such a method exists across families only.
+    """
+    if any(training.control == "shuffled_teacher" for training in plan.students):
+        same_class_partners(np.asarray(splits.train.labels))
+    dropped: list[Training] = []
     for training in plan.students:
-        if training.method and training.teacher:
-            plugin = registry.get("method", training.method.name)
-            student, teacher = built[training.network], built[training.teacher.network]
-            refuse_class_mismatch(student, teacher)
-            settings = plugin.parse(training.method.settings)
-            method_weights(published_weights(plugin, settings), weight=training.method.weight, weights=training.method.weights)
-            plugin_needs(plugin, settings, student, teacher, shop.splits.train.size)
+        try:
+            _refuse(training, splits, built)
+        except SettingError as error:
+            if training.control != "control_teacher":
+                raise
+            dropped.append(training)
+            if training.seed == plan.config.seeds[0]:
+                progress.line(f"left out: {training.arm} of {training.taught_by} -> {training.network}: {error}")
+    return plan.without(dropped)
+
+
+def _refuse(training: Training, splits: Splits, built: Mapping[str, Network]) -> None:
+    if training.method is None or training.taught_by is None:
+        return
+    student, teacher = built[training.network], built[training.taught_by]
+    refuse_class_mismatch(student, teacher)
+    method, plugin = training.method, registry.get("method", training.method.name)
+    settings = plugin.parse(method.settings)
+    method_weights(published_weights(plugin, settings), weight=method.weight, weights=method.weights)
+    plugin_needs(plugin, settings, student, teacher, splits.train.size)
 
 
 def fingerprint(splits: Splits) -> str:
@@ -104,8 +133,9 @@ def _run_trainings(shop: Workshop, plan: Plan, only: str | None) -> dict[str, st
     write_failures(shop.out, failures)
     for number, training in enumerate(chosen, start=1):
         try:
-            if training.teacher and training.teacher.label in failures:
-                raise CrossdistillError(f"its teacher failed ({training.teacher.label})")
+            for teacher in (training.teacher, training.rival):
+                if teacher and teacher.label in failures:
+                    raise CrossdistillError(f"its teacher failed ({teacher.label})")
             if not (shop.folder(training) / "record.json").exists():
                 shop.progress.line(f"[{number}/{len(chosen)}] training {training.label}")
             train(shop, training)
@@ -122,4 +152,4 @@ def _run_trainings(shop: Workshop, plan: Plan, only: str | None) -> dict[str, st
 def _wanted(training: Training, plan: Plan, only: str | None) -> bool:
     if only is None or only in training.label:
         return True
-    return any(student.teacher == training and only in student.label for student in plan.students)
+    return any(training in (student.teacher, student.rival) and only in student.label for student in plan.students)

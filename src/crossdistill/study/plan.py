@@ -6,34 +6,40 @@ used, the fingerprint of the images, and the keys of the trainings it reads. Add
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import ContrastConfig, MethodConfig, StudyConfig, TrainingConfig
+from crossdistill.core.config import NOT_METHODS, ContrastConfig, MethodConfig, PairConfig, StudyConfig, TrainingConfig
 from crossdistill.core.errors import WeightsError
 from crossdistill.core.store import digest, file_sha256
-from crossdistill.core.types import Splits
+from crossdistill.core.types import Splits, WarmUp
 from crossdistill.models.python import module_file
 from crossdistill.train.loop import ENGINE
 from crossdistill.train.precision import resolved_precision
 
+MATCHING = (
+    "Run by run, teacher and control teacher are compared in validation accuracy. Within 3 points both teach with their last weights; "
+    "farther apart, the better one teaches with the epoch whose validation accuracy is nearest to the other's."
+)
+
 
 @dataclass(frozen=True)
 class Training:
-    """One network to be trained: a teacher, an independent, or a student of a method."""
+    """One network to be trained: a teacher, an independent, a student of a method, or a control of one."""
 
-    arm: str  # "teacher", "independent", or the method's label
+    arm: str  # "teacher", "independent", "second_independent", the method's label, or LABEL+CONTROL
     network: str  # name in the study file
     seed: int
     recipe: TrainingConfig
     key: str
-    pair: int | None = None
     method: MethodConfig | None = None
+    control: str | None = None  # "twin", "shuffled_teacher" or "control_teacher"
     teacher: "Training | None" = None
+    rival: "Training | None" = None  # the teacher of the other family, with which the teacher is matched in accuracy
 
     @property
     def run(self) -> str:
@@ -43,13 +49,39 @@ class Training:
     @property
     def label(self) -> str:
         """For people."""
-        who = f"{self.teacher.network} -> {self.network}" if self.teacher else self.network
+        who = f"{self.taught_by} -> {self.network}" if self.teacher else self.network
         return f"{self.arm}: {who}, seed {self.seed}"
+
+    @property
+    def taught_by(self) -> str | None:
+        """The teacher's name in the study file."""
+        return self.teacher.network if self.teacher else None
 
     @property
     def role(self) -> str:
         """The role from which randomness is keyed: the method is absent, so that arms are paired by run seed."""
-        return "teacher" if self.arm == "teacher" else "student"
+        return self.arm if self.arm in ("teacher", "second_independent") else "student"
+
+
+@dataclass(frozen=True)
+class WarmUpTask:
+    """What a method trains on a teacher before any student of it: one module, shared by all of them."""
+
+    method: str
+    settings: Mapping[str, Any]
+    teacher: Training
+    recipe: TrainingConfig
+    key: str
+
+    @property
+    def run(self) -> str:
+        """The folder's name in the store, under warm_ups/."""
+        return f"{self.method}-{self.key}"
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"warm-up of {self.method}: {self.teacher.network}, seed {self.teacher.seed}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +104,23 @@ class Plan:
         """Whether every student of a pair has the same teacher weights: then nothing is known of other teachers."""
         return len(self.config.seeds) > 1 and all(len(self.config.teacher_seeds(pair.teacher)) == 1 for pair in self.config.pairs)
 
+    @property
+    def rivals(self) -> frozenset[str]:
+        """The keys of the teachers that are matched with another, and may have to teach with an earlier epoch's weights."""
+        return frozenset(student.teacher.key for student in self.students if student.teacher and student.rival)
+
+    @property
+    def warm_ups(self) -> tuple[WarmUpTask, ...]:
+        found = (warm_up_of(student) for student in self.students)
+        return tuple({warm_up.key: warm_up for warm_up in found if warm_up}.values())
+
+    def without(self, dropped: Iterable[Training]) -> "Plan":
+        """The plan without these students, and without teachers that then teach nobody."""
+        gone = {training.key for training in dropped}
+        students = [training for training in self.students if training.key not in gone]
+        needed = {teacher.key for student in students for teacher in (student.teacher, student.rival) if teacher}
+        return replace(self, trainings=tuple(t for t in self.trainings if (t.key in needed if t.arm == "teacher" else t.key not in gone)))
+
 
 def make_plan(config: StudyConfig, images_fingerprint: str, device: torch.device) -> Plan:
     """The plan of a study on images of that fingerprint, with `precision: auto` as that device resolves it.
@@ -79,45 +128,102 @@ def make_plan(config: StudyConfig, images_fingerprint: str, device: torch.device
     Nothing is built, decoded or trained.
     """
     trainings: dict[str, Training] = {}
-    for training in _trainings(config, images_fingerprint, device):
+    for training in _Planner(config, images_fingerprint, device).trainings():
         trainings.setdefault(training.key, training)  # pairs share teachers and independents
-    order = {"teacher": 0, "independent": 1}
-    return Plan(config, tuple(sorted(trainings.values(), key=lambda training: order.get(training.arm, 2))))
+    order = {"teacher": 0, "independent": 1, "second_independent": 2}
+    return Plan(config, tuple(sorted(trainings.values(), key=lambda training: order.get(training.arm, 3))))
 
 
-def _trainings(config: StudyConfig, images: str, device: torch.device) -> Iterator[Training]:
-    for i, pair in enumerate(config.pairs):
-        teachers = {seed: _training(config, images, device, "teacher", pair.teacher, seed) for seed in config.teacher_seeds(pair.teacher)}
-        yield from teachers.values()
-        for seed in config.seeds:
-            teacher = teachers[config.teacher_seed_for(pair.teacher, seed)]
-            if "independent" in config.arms:
-                yield _training(config, images, device, "independent", pair.student, seed)
-            for method in pair.methods:
-                yield _training(config, images, device, method.arm, pair.student, seed, pair=i, method=method, teacher=teacher)
-
-
-def _training(
-    config: StudyConfig, images: str, device: torch.device, arm: str, network: str, seed: int, *,
-    pair: int | None = None, method: MethodConfig | None = None, teacher: Training | None = None,
-) -> Training:  # fmt: skip
-    recipe = config.recipe(network, teacher=arm == "teacher")
-    chosen = config.networks[network]
+def warm_up_of(training: Training) -> WarmUpTask | None:
+    """The warm-up that a student's method asks for, or None."""
+    plugin = registry.get("method", training.method.name) if training.method else None
+    warm_up: WarmUp | None = plugin.facts["warm_up"] if plugin else None
+    if plugin is None or warm_up is None or training.method is None or training.teacher is None:
+        return None
+    complete = plugin.complete(training.method.settings)
+    settings = {name: complete[name] for name in warm_up.settings}
+    recipe = training.teacher.recipe.model_dump(exclude_unset=True) | dict(warm_up.recipe(settings))
+    checked = TrainingConfig.model_validate(recipe)
     key = digest({
         "engine": ENGINE,
-        "images": images,
-        "role": "teacher" if arm == "teacher" else "student",
-        "network": [network, chosen.model_dump(mode="json", exclude_defaults=True, exclude={"training", "checkpoint"})],
-        "checkpoint": _file_hash(chosen.checkpoint) if chosen.checkpoint else None,
-        "network_source": _model_source(chosen.model),
-        "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
-        "precision": resolved_precision(recipe.precision, device),
-        "seeds": [config.seed, seed],
-        "method": method.model_dump(mode="json", exclude_defaults=True, exclude={"label"}) if method else None,
-        "method_version": registry.get("method", method.name).version if method else None,
-        "teacher": teacher.key if teacher else None,
+        "method": [plugin.name, plugin.version, {name: str(value) for name, value in settings.items()}],
+        "recipe": checked.model_dump(mode="json", exclude_defaults=True),
+        "teacher": training.teacher.key,
+        "rival": training.rival.key if training.rival else None,
     })  # fmt: skip
-    return Training(arm, network, seed, recipe, key, pair, method, teacher)
+    return WarmUpTask(plugin.name, settings, training.teacher, checked, key)
+
+
+@dataclass(frozen=True)
+class _Planner:
+    config: StudyConfig
+    images: str
+    device: torch.device
+
+    def trainings(self) -> Iterator[Training]:
+        for pair in self.config.pairs:
+            teachers, rivals = self._teachers(pair.teacher), self._rivals(pair)
+            yield from teachers.values()
+            yield from rivals.values()
+            for seed in self.config.seeds:
+                yield from (self._training(arm, pair.student, seed) for arm in NOT_METHODS[1:] if arm in self.config.arms)
+                teacher = teachers[self.config.teacher_seed_for(pair.teacher, seed)]
+                rival = rivals[self.config.teacher_seed_for(pair.control_teacher, seed)] if pair.control_teacher and rivals else None
+                for method in pair.methods:
+                    yield from self._taught(pair.student, seed, method, teacher, rival)
+
+    def _teachers(self, network: str) -> dict[int, Training]:
+        return {seed: self._training("teacher", network, seed) for seed in self.config.teacher_seeds(network)}
+
+    def _rivals(self, pair: PairConfig) -> dict[int, Training]:
+        return self._teachers(pair.control_teacher) if pair.control_teacher and "control_teacher" in self.config.arms else {}
+
+    def _taught(self, student: str, seed: int, method: MethodConfig, teacher: Training, rival: Training | None) -> Iterator[Training]:
+        """A method's student, and the controls of it that are wanted and make sense."""
+        facts, wanted = registry.get("method", method.name).facts, self.config.arms
+        yield self._training(method.arm, student, seed, method, None, teacher, rival)
+        if "shuffled_teacher" in wanted:
+            yield self._control("shuffled_teacher", student, seed, method, teacher, rival)
+        if rival:
+            yield self._control("control_teacher", student, seed, method, rival, teacher)
+        if "twin" in wanted and (facts["prepare_student"] or facts["views"]):  # for the others the independent is the twin
+            yield self._control("twin", student, seed, method, None, None)
+
+    def _control(
+        self, control: str, student: str, seed: int, method: MethodConfig, teacher: Training | None, rival: Training | None
+    ) -> Training:
+        return self._training(f"{method.arm}+{control}", student, seed, method, control, teacher, rival)
+
+    def _training(
+        self, arm: str, network: str, seed: int, method: MethodConfig | None = None, control: str | None = None,
+        teacher: Training | None = None, rival: Training | None = None,
+    ) -> Training:  # fmt: skip
+        config = self.config
+        recipe = config.recipe(network, teacher=arm == "teacher")
+        chosen = config.networks[network]
+        key = digest({
+            "engine": ENGINE,
+            "images": self.images,
+            "role": arm if arm in NOT_METHODS else "student",
+            "network": [network, chosen.model_dump(mode="json", exclude_defaults=True, exclude={"training", "checkpoint"})],
+            "checkpoint": _file_hash(chosen.checkpoint) if chosen.checkpoint else None,
+            "network_source": _model_source(chosen.model),
+            "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
+            "precision": resolved_precision(recipe.precision, self.device),
+            "seeds": [config.seed, seed],
+            "method": _method_key(method, control) if method else None,
+            "control": control,
+            "teacher": teacher.key if teacher else None,
+            "rival": rival.key if rival else None,
+        })  # fmt: skip
+        return Training(arm, network, seed, recipe, key, method, control, teacher, rival)
+
+
+def _method_key(method: MethodConfig, control: str | None) -> list[Any]:
+    """What of a method can change a student's bytes; a twin learns from the labels, whatever the weights."""
+    weighing = {"weight", "weights", "ramp_epochs", "until"} if control == "twin" else set()
+    settings = method.model_dump(mode="json", exclude_defaults=True, exclude={"label", *weighing})
+    return [settings, registry.get("method", method.name).version]
 
 
 def _file_hash(path: Path) -> str:
@@ -147,13 +253,22 @@ def plan_json(plan: Plan, splits: Splits, contrasts: Iterable[ContrastConfig], o
         "format": 1,
         "name": config.name,
         "pairs": [
-            {"index": i, "teacher": pair.teacher, "student": pair.student, "methods": [method.arm for method in pair.methods]}
+            {
+                "index": i,
+                "teacher": pair.teacher,
+                "student": pair.student,
+                "control_teacher": pair.control_teacher,
+                "methods": [method.arm for method in pair.methods],
+                "controls": _controls(plan, pair),
+            }
             for i, pair in enumerate(config.pairs)
         ],
+        "matching": MATCHING if any(training.rival for training in plan.trainings) else None,
         "primary": [contrast.model_dump() for contrast in contrasts],
         "tasks": [
             {"key": t.key, "kind": "teacher" if t.arm == "teacher" else "student", "label": t.label, "run": t.run} for t in plan.trainings
-        ],
+        ]
+        + [{"key": w.key, "kind": "warm_up", "label": w.label, "run": w.run} for w in plan.warm_ups],
         "observations": dict(observations),
         "one_teacher_checkpoint": plan.one_teacher_checkpoint,
         "images": {
@@ -166,3 +281,10 @@ def plan_json(plan: Plan, splits: Splits, contrasts: Iterable[ContrastConfig], o
         },
         "factors": {name: image_settings[name] for name in ("label", "correlated") if splits.test.factors and name in image_settings},
     }
+
+
+def _controls(plan: Plan, pair: PairConfig) -> dict[str, str | None]:
+    """The control arms of a pair, each with the network that teaches it."""
+    labels, teachers = {method.arm for method in pair.methods}, {pair.teacher, pair.control_teacher, None}
+    of_student = [t for t in plan.students if t.network == pair.student and t.taught_by in teachers]
+    return {t.arm: t.taught_by for t in of_student if t.arm == "second_independent" or (t.control and t.arm.split("+")[0] in labels)}

@@ -9,11 +9,11 @@ import math
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -32,10 +32,10 @@ from crossdistill.ops.network import Network
 from crossdistill.ops.random import image_keys
 from crossdistill.train.augment import Augmentation, mixed_up
 from crossdistill.train.checkpoint import load_checkpoint, pack_optimizer, save_checkpoint, unpack_optimizer
-from crossdistill.train.objective import Objective, trainable
-from crossdistill.train.precision import autocast, learning_rate, make_optimizer, resolved_precision
+from crossdistill.train.objective import Objective, labels_only, trainable
+from crossdistill.train.precision import autocast, averaged, learning_rate, make_optimizer, resolved_precision
 
-ENGINE = 1  # part of every training's key: raise it when a change of the loop or its parts changes bytes
+ENGINE = 2  # part of every training's key: raise it when a change of the loop or its parts changes bytes
 CHECK_EVERY = 50  # steps between looks at a GPU's losses: each look waits for the device
 
 
@@ -43,17 +43,22 @@ class Training:
     """One training: `run()` goes from the newest checkpoint in `folder` to the end and returns the history.
 
     `who` is (study seed, role, run seed), from which every random decision is keyed; the method is absent, so that arms are
-    paired by run seed. The teacher, where there is one, stays in eval mode and gets no gradient.
+    paired by run seed. The teacher, where there is one, stays in eval mode and gets no gradient. It is shown the image `partners[i]`
+    in place of image i where partners are given. `after_epoch(epochs done, network)` is called with the network as it would be kept.
     """
 
     def __init__(
         self, network: Network, train: ImageSet, validation: ImageSet, recipe: TrainingConfig, *, who: tuple[Part, ...], folder: Path,
         objective: Objective | None = None, teacher: Network | None = None, device: torch.device | None = None,
+        partners: np.ndarray | None = None, after_epoch: Callable[[int, Network], None] | None = None,
         progress: Progress | None = None, description: str = "training",
     ) -> None:  # fmt: skip
         self.recipe, self.who, self.folder, self.description = recipe, who, folder, description
         self.device = device or torch.device("cpu")
         self.network, self.teacher = network, teacher
+        self.average = averaged(network, recipe.ema)
+        self.partners = None if partners is None else torch.from_numpy(partners).to(self.device)
+        self.after_epoch = after_epoch
         self.objective = objective or Objective()
         self.progress = progress or Progress(quiet=True)
         self.precision = resolved_precision(recipe.precision, self.device)
@@ -84,7 +89,14 @@ class Training:
                 self._epoch(stop_requested)
             if stop_requested.is_set():  # during the last epoch's validation: all is saved
                 raise KeyboardInterrupt
+        if self.average is not None:
+            self.network.load_state_dict(self.kept.state_dict())
         return self.history
+
+    @property
+    def kept(self) -> Network:
+        """The network as it would be kept: with averaged weights where the recipe asks for them."""
+        return self.network if self.average is None else cast(Network, self.average.module)
 
     def _epoch(self, stop_requested: threading.Event) -> None:
         epoch = self.clock.step // self.steps_per_epoch
@@ -117,6 +129,8 @@ class Training:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.objective.after_step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
         if self.device.type == "cpu" or self.clock.step % CHECK_EVERY == 0:
             self._refuse_bad_loss()
         self.clock = Clock(self.clock.step + 1, self.clock.steps, (self.clock.step + 1) // self.steps_per_epoch, self.clock.epochs)
@@ -124,24 +138,29 @@ class Training:
     def _batch(self, index: Tensor, epoch: int) -> Batch:
         """The rows `index`, augmented; mixup before the method's own views, so that the teacher sees what the student sees."""
         images, labels = self.augment(self.images, index, epoch), self.labels[index]
+        taught = images if self.partners is None else self.augment(self.images, self.partners[index], epoch)
         targets = smoothed_targets(labels, self.network.n_classes, self.recipe.label_smoothing)
         if self.recipe.mixup:
-            images, targets, labels = mixed_up(images, targets, labels, self._mixup_share())
-        ones = torch.ones(len(images), dtype=torch.bool, device=self.device)
-        expand, teacher_images = self.objective.views, images
-        if expand is not None:
-            images, teacher_images, ones = expand(images, image_keys(key(*self.who, "views", epoch), index))
-        views, teacher_views = len(images) // len(index), len(teacher_images) // len(index)
-        return Batch(images, teacher_images, labels, targets, index, ones, self.clock, views, teacher_views)
+            share = self._mixup_share()
+            taught = mixed_up(taught, targets, labels, share)[0]
+            images, targets, labels = mixed_up(images, targets, labels, share)
+        shared = torch.ones(len(images), dtype=torch.bool, device=self.device)
+        if expand := self.objective.views:
+            keys = image_keys(key(*self.who, "views", epoch), index)
+            taught = expand(taught, keys)[1]
+            images, _, shared = expand(images, keys)
+        views, teacher_views = len(images) // len(index), len(taught) // len(index)
+        return Batch(images, taught, labels, targets, index, shared, self.clock, views, teacher_views)
 
     def _mixup_share(self) -> float:
         return float(np.random.Generator(bits(*self.who, "mixup", self.clock.step)).beta(self.recipe.mixup, self.recipe.mixup))
 
     def _accumulate(self, batch: Batch, share: float) -> None:
-        needs = self.objective.needs
+        if not self.objective.teaches(self.clock):
+            return self._learn_from_labels(batch, share)
         with autocast(self.precision, self.device):
             teacher = self._teacher_activations(batch)
-            student = self.network(batch.images, taps=needs.student_taps)
+            student = self.network(batch.images, taps=self.objective.needs.student_taps)
         terms = self.objective.function(batch, student, teacher)
         loss = self.objective.weighted(terms, self.clock)
         (share * loss).backward(inputs=self.main)
@@ -151,6 +170,13 @@ class Training:
             terms = {**terms, **adversarial}
             loss = loss + sum(adversarial.values())  # only to be watched: a broken adversary breaks the run as well
         self._note(batch, student, {"loss": loss, **terms}, share)
+
+    def _learn_from_labels(self, batch: Batch, share: float) -> None:
+        with autocast(self.precision, self.device):
+            student = self.network(batch.images)
+        terms = labels_only(batch, student, None)
+        (share * terms["ce"]).backward(inputs=self.main)
+        self._note(batch, student, {"loss": terms["ce"], **terms}, share)
 
     @torch.no_grad()
     def _teacher_activations(self, batch: Batch) -> Activations | None:
@@ -183,7 +209,7 @@ class Training:
 
     def _finish_epoch(self, epoch: int) -> None:
         self._refuse_bad_loss()
-        answers = observe(self.network, self.validation, device=self.device, split="validation")
+        answers = observe(self.kept, self.validation, device=self.device, split="validation")
         totals = {name: float(value) for name, value in self.sums.items()}
         right, labelled = totals.pop("right"), totals.pop("labelled")
         means = {name: value / self.steps_per_epoch for name, value in totals.items()}
@@ -203,6 +229,8 @@ class Training:
             f"  {self.description}: epoch {row.epoch}/{self.recipe.epochs}, loss {row.loss:.3f}, "
             f"validation {100 * row.validation_accuracy:.1f} %, {row.images_per_second:,.0f} images/s"
         )
+        if self.after_epoch:
+            self.after_epoch(row.epoch, self.kept)
         self._save()
         write_text(self.folder / "log.jsonl", "".join(json.dumps(row.model_dump()) + "\n" for row in self.history))
 
@@ -215,6 +243,8 @@ class Training:
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         if self.objective.module is not None:
             tensors |= {f"objective.{name}": value for name, value in self.objective.module.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         for name, optimizer in self.optimizers.items():
             tensors |= pack_optimizer(name, optimizer)
         tensors |= {f"sums.{name}": value for name, value in self.sums.items()}
@@ -235,6 +265,8 @@ class Training:
         self.network.load_state_dict(_under("network.", tensors))
         if self.objective.module is not None:
             self.objective.module.load_state_dict(_under("objective.", tensors))
+        if self.average is not None:
+            self.average.load_state_dict(_under("average.", tensors))
         for name, optimizer in self.optimizers.items():
             unpack_optimizer(name, optimizer, tensors)
         self.sums = _under("sums.", tensors)

@@ -1,5 +1,6 @@
 """What the loop asks of an objective: weighted terms, an optional adversary, optional state. The loop knows no names."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,35 +23,41 @@ def labels_only(batch: Batch, student: Activations, teacher: Activations | None)
 
 @dataclass(frozen=True)
 class Objective:
-    """A method made for one pair, with the weights of its terms.
+    """A method made for one pair, with the weights of its terms (None: each counts once).
 
     `function(batch, student, teacher) -> {term: scalar}`. Where it is a module, its parameters that require grad are trained and
     its state is saved; `adversary(batch, student, teacher)` and `adversary_parameters()` add a second optimiser; `after_step()`
-    is called once for each optimiser step, which is where state such as a memory bank moves.
+    is called once for each optimiser step, which is where state such as a memory bank moves. `until` is the share of the epochs,
+    rounded up, in which the teacher teaches; after it the student learns from the labels alone.
     """
 
     function: Callable[..., Terms] = labels_only
-    weights: Mapping[str, float] = field(default_factory=lambda: {ROOT_TERM: 1.0})
+    weights: Mapping[str, float] | None = field(default_factory=lambda: {ROOT_TERM: 1.0})
     needs: Needs = field(default_factory=Needs)
     views: Views | None = None
     ramp_epochs: float = 0.0
+    until: float | None = None
 
     @property
     def module(self) -> nn.Module | None:
         return self.function if isinstance(self.function, nn.Module) else None
 
+    def teaches(self, clock: Clock) -> bool:
+        """Whether the method's own terms count at this step."""
+        return self.until is None or clock.epoch < math.ceil(self.until * clock.epochs)
+
     def weighted(self, terms: Terms, clock: Clock) -> Tensor:
         """Sum of weight * ramp * term. Raises SettingError where terms and weights do not name the same things."""
-        if unknown := set(terms) ^ set(self.weights):
+        weights = self.weights or dict.fromkeys(terms, 1.0)
+        if unknown := set(terms) ^ set(weights):
             name = sorted(unknown)[0]
-            raise SettingError(f"weights name {sorted(self.weights)}, the objective gave {sorted(terms)}: '{name}' is on one side only")
-        return torch.stack([self._weight(name, clock) * value for name, value in terms.items()]).sum()
+            raise SettingError(f"weights name {sorted(weights)}, the objective gave {sorted(terms)}: '{name}' is on one side only")
+        ramp = self._ramp(clock)
+        return torch.stack([weights[name] * (1.0 if name == ROOT_TERM else ramp) * value for name, value in terms.items()]).sum()
 
-    def _weight(self, name: str, clock: Clock) -> float:
-        if name == ROOT_TERM or not self.ramp_epochs:
-            return self.weights[name]
+    def _ramp(self, clock: Clock) -> float:
         epochs_done = clock.step / (clock.steps / clock.epochs)
-        return self.weights[name] * min(1.0, epochs_done / self.ramp_epochs)
+        return min(1.0, epochs_done / self.ramp_epochs) if self.ramp_epochs else 1.0
 
     @property
     def adversary(self) -> Callable[..., Terms] | None:
@@ -95,7 +102,7 @@ def method_weights(published: Mapping[str, float], *, weight: float, weights: Ma
 
 def make_objective(
     plugin: Any, settings: Mapping[str, Any], weights: Mapping[str, float], *, student: Any, teacher: Any, images: Any,
-    rng: torch.Generator, warm: nn.Module | None = None, ramp_epochs: float = 0.0,
+    rng: torch.Generator, warm: nn.Module | None = None, ramp_epochs: float = 0.0, until: float | None = None,
 ) -> Objective:  # fmt: skip
     """The objective of a method plug-in for one pair; raises SettingError with the method's own sentence where it refuses."""
     needs = plugin_needs(plugin, settings, student, teacher, images.size)
@@ -103,7 +110,7 @@ def make_objective(
     function = plugin.function(student, teacher, images, rng, **supplied, **settings)
     if isinstance(function, nn.Module):
         function.to(next(student.parameters()).device)
-    return Objective(function, weights, needs, plugin_views(plugin, settings), ramp_epochs)
+    return Objective(function, weights, needs, plugin_views(plugin, settings), ramp_epochs, until)
 
 
 def plugin_needs(plugin: Any, settings: Mapping[str, Any], student: Any, teacher: Any, size: tuple[int, int]) -> Needs:
@@ -136,7 +143,7 @@ def plugin_views(plugin: Any, settings: Mapping[str, Any]) -> Views | None:
 def published_weights(plugin: Any, settings: Mapping[str, Any]) -> Mapping[str, float]:
     """The published weights of a method's terms under these settings."""
     weights = plugin.facts["weights"]
-    return weights(plugin.complete(settings)) if callable(weights) else weights
+    return weights if isinstance(weights, Mapping) else weights(plugin.complete(settings))
 
 
 def trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:

@@ -1,10 +1,11 @@
-"""Precision and optimisers, as the recipe and the hardware say."""
+"""Precision, optimisers and averaging, as the recipe and the hardware say."""
 
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from crossdistill.core.config import TrainingConfig
 
@@ -33,6 +34,11 @@ def make_optimizer(parameters: Sequence[nn.Parameter], recipe: TrainingConfig) -
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
+
+
+def averaged(network: nn.Module, decay: float | None) -> AveragedModel | None:
+    """An exponential moving average of the network's weights and buffers, for `update_parameters` after each step; None without a decay."""
+    return None if decay is None else AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def learning_rate(recipe: TrainingConfig, step: int, steps: int) -> float:

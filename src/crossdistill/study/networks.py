@@ -1,0 +1,89 @@
+"""The networks of a study: built before their first step, or loaded as finished teachers; checkpoints that cannot be right are refused."""
+
+import numpy as np
+import torch
+
+from crossdistill.compare.results import chance_level
+from crossdistill.core import registry
+from crossdistill.core.config import NetworkConfig
+from crossdistill.core.errors import StudyError, WeightsError
+from crossdistill.core.seeds import torch_seed
+from crossdistill.core.types import ImageSet
+from crossdistill.metrics.accuracy import accuracy
+from crossdistill.models._build import build_network, load_network, saved_description
+from crossdistill.observe import observe
+from crossdistill.ops.modes import frozen
+from crossdistill.ops.network import Network
+from crossdistill.study.plan import Training
+from crossdistill.study.workshop import Workshop
+
+CHECKED_IMAGES = 500  # of validation, on which a finished checkpoint must show that its classes are in the right order
+
+
+def build(shop: Workshop, training: Training) -> Network:
+    """The network of a training before its first step, on the device; its initialisation is keyed by role and run seed."""
+    chosen, splits = shop.config.networks[training.network], shop.splits
+    if chosen.checkpoint:
+        network = load_network(
+            chosen.checkpoint, model=chosen.model, n_classes=splits.train.n_classes, size=splits.train.size, class_map=chosen.class_map,
+            settings=chosen.settings,
+        )  # fmt: skip
+        return placed(network, shop.device)
+    torch.manual_seed(torch_seed(shop.config.seed, training.role, training.seed, "initialisation"))
+    assert chosen.model is not None
+    network = build_network(chosen.model, splits.train.n_classes, splits.train.size, pretrained=chosen.pretrained, settings=chosen.settings)
+    if training.method:
+        plugin = registry.get("method", training.method.name)
+        if prepare := plugin.facts["prepare_student"]:
+            prepare(network, plugin.complete(training.method.settings))
+    return placed(network, shop.device)
+
+
+def placed(network: Network, device: torch.device) -> Network:
+    """The network on the device, convolutions in the channels-last layout that batches have."""
+    layout = torch.channels_last if network.family == "cnn" else torch.contiguous_format
+    return network.to(device, memory_format=layout)  # type: ignore[call-overload]
+
+
+def load_trained(shop: Workshop, training: Training, epoch: int | None = None) -> Network:
+    """A finished network (or as it was after an epoch), frozen and in eval mode, from the file that its own task left."""
+    path = shop.weights(training, epoch)
+    if not path.exists():
+        raise StudyError(f"the weights of {training.label} are not at {path}: delete {shop.folder(training)} to train it again")
+    return frozen(placed(load_network(path), shop.device))
+
+
+def refuse_wrong_checkpoint(shop: Workshop, network: Network, chosen: NetworkConfig) -> None:
+    """Classes in another order are silent otherwise: the top-1 on validation images must lie clearly above chance."""
+    if chosen.checkpoint is None:
+        return
+    images = spread(shop.splits.validation, CHECKED_IMAGES)
+    _refuse_other_order(chosen, images.class_names)
+    answers = observe(network, images, device=shop.device, split="validation")
+    estimate = accuracy(answers.logits, answers.labels)
+    chance = chance_level(images.labels)
+    assert estimate.low is not None
+    if estimate.low <= chance:
+        raise WeightsError(
+            f"{chosen.checkpoint} is right on {100 * (estimate.value or 0):.1f} % of {len(images)} validation images, not clearly above "
+            f"chance ({100 * chance:.1f} %). Its classes are probably in another order: give `class_map`, a list with the data set's "
+            "class of each of its outputs."
+        )
+
+
+def _refuse_other_order(chosen: NetworkConfig, class_names: tuple[str, ...]) -> None:
+    """A file that names its classes must name the images' classes, in their order; two swapped ones would pass the top-1 check."""
+    assert chosen.checkpoint is not None
+    saved = (saved_description(chosen.checkpoint) or {}).get("class_names")
+    if saved is None or chosen.class_map is not None or tuple(saved) == class_names:
+        return
+    if sorted(saved) == sorted(class_names):
+        hint = f"give `class_map: {[class_names.index(name) for name in saved]}`"
+    else:
+        hint = "give `class_map`, a list with the data set's class of each of its outputs, or other images"
+    raise WeightsError(f"{chosen.checkpoint} tells the classes {', '.join(saved)}, the images have {', '.join(class_names)}: {hint}")
+
+
+def spread(images: ImageSet, count: int) -> ImageSet:
+    """At most `count` images, evenly spread over the set: a source may keep its classes one after the other."""
+    return images.subset(np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64))

@@ -1,0 +1,93 @@
+"""What a student is trained on: the objective of its method or of a control, with the module that the method warmed up."""
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+
+from crossdistill.core import registry
+from crossdistill.core.seeds import torch_seed
+from crossdistill.core.store import locked, write_atomically, write_json
+from crossdistill.core.types import Needs, WarmUp
+from crossdistill.ops.modes import frozen
+from crossdistill.ops.network import Network
+from crossdistill.study.plan import Training, WarmUpTask, warm_up_of
+from crossdistill.study.workshop import Workshop
+from crossdistill.train.loop import Training as Trainer
+from crossdistill.train.loop import refuse_class_mismatch
+from crossdistill.train.objective import Objective, make_objective, method_weights, plugin_views, published_weights, trainable
+from crossdistill.train.partners import same_class_partners
+
+
+def objective_of(shop: Workshop, training: Training, network: Network, teacher: Network | None) -> Objective:
+    """The objective of a training: labels alone for teachers, independents and twins (these see their method's views)."""
+    method = training.method
+    if method is None:
+        return Objective()
+    plugin = registry.get("method", method.name)
+    settings = plugin.parse(method.settings)
+    if teacher is None:
+        return Objective(views=plugin_views(plugin, settings))
+    refuse_class_mismatch(network, teacher)
+    warm_up = warm_up_of(training)
+    warm = warmed(shop, warm_up, teacher) if warm_up else None
+    who = (shop.config.seed, training.role, training.seed)
+    rng = torch.Generator().manual_seed(torch_seed(*who, "objective"))
+    torch.manual_seed(torch_seed(*who, "auxiliary"))
+    objective = make_objective(
+        plugin, settings, method_weights(published_weights(plugin, settings), weight=method.weight, weights=method.weights),
+        student=network, teacher=teacher, images=shop.splits.train, rng=rng, warm=warm, ramp_epochs=method.ramp_epochs, until=method.until,
+    )  # fmt: skip
+    if words := extras(objective):
+        shop.progress.line(f"  {training.label}: {plugin.name} adds {words}")
+    return objective
+
+
+def extras(objective: Objective) -> str:
+    """What a method's own module takes in memory, in words; empty where it has none."""
+    if objective.module is None:
+        return ""
+    trained = sum(parameter.numel() for parameter in trainable(objective.module.parameters()))
+    state = sum(buffer.numel() * buffer.element_size() for buffer in objective.module.buffers())
+    return f"{trained:,} trained parameters and {state / 2**20:.1f} MB of state"
+
+
+def partners_of(shop: Workshop, training: Training) -> np.ndarray | None:
+    """For the arm shuffled_teacher: whose answer each training image is taught with, fixed for the run."""
+    if training.control != "shuffled_teacher":
+        return None
+    return same_class_partners(np.asarray(shop.splits.train.labels), shop.config.seed, training.role, training.seed)
+
+
+def warmed(shop: Workshop, task: WarmUpTask, teacher: Network) -> nn.Module:
+    """The finished module of a warm-up, frozen: from the store, or trained now (or from where that was stopped)."""
+    folder, plugin = shop.folder(task), registry.get("method", task.method)
+    path, warm_up = folder / "module.safetensors", plugin.facts["warm_up"]
+    who = (shop.config.seed, "warm_up", task.teacher.seed)
+    torch.manual_seed(torch_seed(*who, "initialisation"))
+    module: nn.Module = warm_up.make(teacher, task.settings).to(shop.device)
+    with locked(folder, f"another study is at {task.label} in {folder}: wait for it, then run the same command again"):
+        if not path.exists():
+            shop.progress.line(f"  {task.label}")
+            _warm(shop, task, module, teacher, warm_up, who)
+    module.load_state_dict(load_file(path, device=str(shop.device)))
+    return frozen(module)
+
+
+def _warm(shop: Workshop, task: WarmUpTask, module: nn.Module, teacher: Network, warm_up: WarmUp, who: tuple[Any, ...]) -> None:
+    folder = shop.folder(task)
+    objective = Objective(module, None, Needs(student_taps=warm_up.taps), warm_up.views)
+    trainer = Trainer(
+        teacher, shop.splits.train, shop.splits.validation, task.recipe, who=who, folder=folder, objective=objective, device=shop.device,
+        progress=shop.progress, description=task.label,
+    )  # fmt: skip
+    history = trainer.run()
+    tensors: Mapping[str, torch.Tensor] = {name: value.cpu().contiguous() for name, value in module.state_dict().items()}
+    write_json(folder / "record.json", {"format": 1, "label": task.label, "settings": dict(task.settings),
+                                        "history": [row.model_dump() for row in history]})  # fmt: skip
+    write_atomically(folder / "module.safetensors", lambda file: file.write(save(dict(tensors))))
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)

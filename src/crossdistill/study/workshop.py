@@ -1,0 +1,48 @@
+"""What every task of a study shares, and where each task works."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from crossdistill.core.config import StudyConfig
+from crossdistill.core.progress import Progress
+from crossdistill.core.store import digest
+from crossdistill.core.types import Splits
+from crossdistill.probes._build import ProbeSet
+from crossdistill.study.plan import Training, WarmUpTask
+
+
+@dataclass
+class Workshop:
+    """What every task of a study shares."""
+
+    config: StudyConfig
+    splits: Splits
+    out: Path
+    store: Path
+    device: torch.device
+    progress: Progress
+    probed_rows: np.ndarray  # of the test split
+    probe_sets: Mapping[str, ProbeSet] = field(default_factory=dict)
+    rivals: frozenset[str] = frozenset()  # keys of the teachers that may have to teach with an earlier epoch's weights
+
+    @property
+    def observation_files(self) -> dict[str, str]:
+        """{test set: file name}, the same for every network; the name of a probe's file says which set and which rows were seen."""
+        rows = digest(self.probed_rows.tolist())
+        files = {name: f"{name}.npz" for name in ("clean", *self.splits.extra)}
+        return files | {name: f"{probe_set.folder.name}-{rows}.npz" for name, probe_set in self.probe_sets.items()}
+
+    def folder(self, task: Training | WarmUpTask) -> Path:
+        """Where a task works and leaves its weights: teachers and warm-ups in the store, which studies share."""
+        if isinstance(task, WarmUpTask):
+            return self.store / "warm_ups" / task.run
+        return (self.store / "teachers" if task.arm == "teacher" else self.out / "runs") / task.run
+
+    def weights(self, training: Training, epoch: int | None = None) -> Path:
+        """The file of a finished training's weights, or of those after an epoch (from 1), where epochs are kept."""
+        folder = self.folder(training)
+        return folder / "network.safetensors" if epoch is None else folder / "epochs" / f"epoch-{epoch:03d}.safetensors"
