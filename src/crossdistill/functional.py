@@ -1,6 +1,25 @@
 """The pure losses, probes and metrics under stable names, for anyone's own loop."""
 
+from crossdistill.methods._crd_memory import CRDMemory
+from crossdistill.methods._logits import standardize_logits
+from crossdistill.methods._vlfkd_seed import vlfkd_seed_losses as vlfkd_seed
+from crossdistill.methods.attention_transfer import attention_transfer_loss as attention_transfer
+from crossdistill.methods.correlation import correlation_loss as correlation
+from crossdistill.methods.crd import crd_batch_losses as crd_batch
+from crossdistill.methods.cskd import cskd_losses as cskd
+from crossdistill.methods.deit import deit_loss as deit
+from crossdistill.methods.dist import dist_loss as dist
+from crossdistill.methods.dkd import dkd_loss as dkd
+from crossdistill.methods.fitnet import fitnet_loss as fitnet
+from crossdistill.methods.frequency_alignment import frequency_alignment_losses as frequency_alignment
 from crossdistill.methods.kd import kd_loss as kd
+from crossdistill.methods.ofa import ofa_loss as ofa
+from crossdistill.methods.pkt import pkt_loss as pkt
+from crossdistill.methods.rkd import rkd_loss as rkd
+from crossdistill.methods.rsd import rsd_loss as rsd
+from crossdistill.methods.similarity import similarity_loss as similarity
+from crossdistill.methods.sskd import sskd_losses as sskd
+from crossdistill.methods.vlfkd import c2vkd_losses as c2vkd
 from crossdistill.metrics.accuracy import accuracy
 from crossdistill.metrics.fidelity import fidelity
 from crossdistill.metrics.retention import retention
@@ -9,4 +28,32 @@ from crossdistill.probes.localized_noise import localized_noise
 from crossdistill.probes.scramble import scramble
 from crossdistill.probes.superpixel import superpixel
 
-__all__ = ["accuracy", "fidelity", "kd", "localized_noise", "retention", "scramble", "shape_bias", "superpixel"]
+__all__ = [
+    "CRDMemory",
+    "accuracy",
+    "attention_transfer",
+    "c2vkd",
+    "correlation",
+    "crd_batch",
+    "cskd",
+    "deit",
+    "dist",
+    "dkd",
+    "fidelity",
+    "fitnet",
+    "frequency_alignment",
+    "kd",
+    "localized_noise",
+    "ofa",
+    "pkt",
+    "retention",
+    "rkd",
+    "rsd",
+    "scramble",
+    "shape_bias",
+    "similarity",
+    "sskd",
+    "standardize_logits",
+    "superpixel",
+    "vlfkd_seed",
+]

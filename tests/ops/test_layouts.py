@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from crossdistill.ops.layouts import grid_from_tokens, tokens_from_grid, widened_map
+from crossdistill.ops.layouts import grid_from_tokens, normalized_channels, to_common_grid, tokens_from_grid, widened_map
 
 
 def test_a_grid_survives_the_way_to_tokens_and_back():
@@ -31,3 +31,27 @@ def test_widening_covers_grid_and_prefix():
     wide = widened_map(half)
     assert wide.prefix is not None
     assert wide.grid.dtype == wide.prefix.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"), [((8, 8), (4, 4)), ((4, 4), (8, 8)), ((14, 14), (5, 5)), ((3, 8), (6, 4)), ((5, 5), (5, 5))]
+)
+def test_the_common_grid_is_the_smaller_along_each_axis(student: tuple[int, int], teacher: tuple[int, int]):
+    grids = to_common_grid(torch.randn(2, 3, *student), torch.randn(2, 7, *teacher))
+    size = (min(student[0], teacher[0]), min(student[1], teacher[1]))
+    assert [tuple(grid.shape) for grid in grids] == [(2, 3, *size), (2, 7, *size)]
+
+
+def test_a_grid_that_has_the_size_already_is_not_touched_and_the_larger_is_averaged():
+    student, teacher = torch.arange(16.0).view(1, 1, 4, 4), torch.zeros(1, 1, 2, 2)
+    pooled, same = to_common_grid(student, teacher)
+    assert same is teacher
+    assert pooled.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]  # means of the four 2 x 2 squares, such as (0 + 1 + 4 + 5) / 4
+
+
+def test_channels_are_normalised_at_each_position():
+    grid = 1e4 * torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(0)) + 7
+    normal = normalized_channels(grid)
+    assert normal.shape == grid.shape
+    assert torch.allclose(normal.mean(dim=1), torch.zeros(2, 3, 4), atol=1e-5)  # float32 rounding
+    assert torch.allclose(normal.var(dim=1, unbiased=False), torch.ones(2, 3, 4), atol=1e-4)

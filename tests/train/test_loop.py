@@ -137,3 +137,38 @@ def test_teacher_and_student_must_tell_the_same_classes_apart(bench: Any) -> Non
 
     with pytest.raises(SettingError, match="the teacher was trained on 5 classes, the student has 3"):
         refuse_class_mismatch(bench.student(), build_network("small/resnet8", 5, (16, 16)))
+
+
+def test_an_average_of_the_weights_is_what_is_kept_and_it_resumes(bench: Any, copied_weights: Any, same_bytes: Any) -> None:
+    whole, plain = bench.training(folder="whole", ema=0.5), bench.training(folder="plain")
+    after: list[dict[str, torch.Tensor]] = []
+    update = whole.average.update_parameters
+
+    def watched(network: Any) -> None:
+        update(network)
+        after.append(copied_weights(network))
+
+    whole.average.update_parameters = watched
+    whole.run()
+    plain.run()
+    assert same_bytes(after[-1], copied_weights(plain.network))  # the averaging leaves the training as it was
+    expected = after[0]["model.conv1.weight"]
+    for step in after[1:]:
+        expected = 0.5 * expected + 0.5 * step["model.conv1.weight"]
+    assert torch.allclose(whole.network.state_dict()["model.conv1.weight"], expected, atol=1e-6)  # float32, six steps
+    stopped = bench.training(folder="stopped", ema=0.5)
+    call_at_step(stopped, 4, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    resumed = bench.training(folder="stopped", ema=0.5)
+    resumed.run()
+    assert same_bytes(copied_weights(whole.network), copied_weights(resumed.network))
+
+
+def test_the_network_of_every_epoch_can_be_had(bench: Any, copied_weights: Any, same_bytes: Any) -> None:
+    kept: list[tuple[int, Any]] = []
+    training = bench.training()
+    training.after_epoch = lambda epoch, network: kept.append((epoch, copied_weights(network)))
+    training.run()
+    assert [epoch for epoch, _ in kept] == [1, 2]
+    assert same_bytes(kept[-1][1], copied_weights(training.network))

@@ -286,3 +286,25 @@ def test_a_method_refuses_a_pair_in_its_own_sentence(bench: Any) -> None:
     plugin = as_plugin("picky", picky)
     with pytest.raises(SettingError, match="method 'picky' cannot be used here: it needs a teacher with tokens"):
         make_objective(plugin, {}, {"ce": 1.0}, student=bench.student(), teacher=bench.teacher(), images=bench.train, rng=torch.Generator())
+
+
+def test_after_until_the_student_learns_from_the_labels_alone(bench: Any) -> None:
+    calls: list[int] = []
+
+    def objective(batch: Batch, student: Activations, teacher: Activations) -> dict[str, torch.Tensor]:
+        calls.append(batch.clock.epoch)
+        return {"ce": cross_entropy(student.logits, batch.targets), "match": (student.logits - teacher.logits).square().mean()}
+
+    teacher = bench.teacher()
+    seen = seen_by(teacher)
+    made = Objective(objective, {"ce": 0.0, "match": 1.0}, until=0.5)
+    history = bench.training(made, teacher=teacher, epochs=3).run()
+    assert calls == [0] * 3 + [1] * 3  # half of three epochs is rounded up; the teacher is not even asked afterwards
+    assert len(seen) == 6
+    assert [set(row.terms) for row in history] == [{"ce", "match"}, {"ce", "match"}, {"ce"}]
+    assert history[2].loss == pytest.approx(history[2].terms["ce"])  # whatever the method's own weight of the labels
+
+
+def test_without_until_the_teacher_teaches_to_the_end() -> None:
+    assert all(Objective().teaches(Clock(step, 30, step // 10, 3)) for step in range(30))
+    assert [Objective(until=1.0).teaches(Clock(step, 30, step // 10, 3)) for step in (0, 29)] == [True, True]

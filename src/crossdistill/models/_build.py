@@ -58,6 +58,7 @@ def save_network(network: Network, path: Path, *, class_names: Sequence[str], ex
         "size": list(network.input_size),
         "readout": network.readout,
         "extra_heads": list(network.extra_heads),
+        "token_heads": list(network.token_heads),
         "notes": network.notes,
         "class_names": list(class_names),
         "extra": dict(extra or {}),
@@ -175,7 +176,8 @@ def _described(description: Mapping[str, Any]) -> Network:
     height, width = description["size"]
     network = build_network(description["model"], description["n_classes"], (height, width), settings=description["settings"])
     for name in description["extra_heads"]:
-        network.add_head(name)
+        add = network.add_token_head if name in description.get("token_heads", ()) else network.add_head
+        add(name)
     network.readout = description["readout"]
     network.notes = list(description["notes"])
     return network

@@ -142,15 +142,21 @@ class Training:
         targets = smoothed_targets(labels, self.network.n_classes, self.recipe.label_smoothing)
         if self.recipe.mixup:
             share = self._mixup_share()
-            taught = mixed_up(taught, targets, labels, share)[0]
+            others = None if taught is images else mixed_up(taught, targets, labels, share)[0]
             images, targets, labels = mixed_up(images, targets, labels, share)
+            taught = images if others is None else others
         shared = torch.ones(len(images), dtype=torch.bool, device=self.device)
         if expand := self.objective.views:
             keys = image_keys(key(*self.who, "views", epoch), index)
-            taught = expand(taught, keys)[1]
-            images, _, shared = expand(images, keys)
+            images, taught, shared = expand(images, keys) if taught is images else self._shown_apart(images, taught, keys)
         views, teacher_views = len(images) // len(index), len(taught) // len(index)
         return Batch(images, taught, labels, targets, index, shared, self.clock, views, teacher_views)
+
+    def _shown_apart(self, images: Tensor, taught: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The method's views where the teacher is shown other images: the student's rows of the one, the teacher's of the other."""
+        assert self.objective.views is not None
+        student_rows, _, shared = self.objective.views(images, keys)
+        return student_rows, self.objective.views(taught, keys)[1], shared
 
     def _mixup_share(self) -> float:
         return float(np.random.Generator(bits(*self.who, "mixup", self.clock.step)).beta(self.recipe.mixup, self.recipe.mixup))

@@ -1,0 +1,170 @@
+"""CAPD's trained parts: the projectors of the student's map, the discriminator, and the objectives made of them."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossdistill.core.types import Activations, Batch
+from crossdistill.methods._capd_terms import (
+    Generator,
+    capd_attention,
+    capd_discriminator,
+    capd_features,
+    capd_generator,
+    capd_value,
+    grouped_linear,
+    n_blocks,
+    release_attention,
+    release_ramp,
+    release_value,
+)
+from crossdistill.ops.attention import patch_rows
+from crossdistill.ops.layouts import tokens_from_grid
+from crossdistill.ops.losses import cross_entropy
+
+Size = tuple[int, int]
+HIDDEN = 512  # of the discriminator: the paper gives three layers and no widths
+DROPOUT = 0.1
+RELEASE_HEADS = 16
+RELEASE_EPOCHS = 120
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The shapes of a pair: the student's stage that is read, and the teacher's last features and attention."""
+
+    stage: str
+    student_channels: int
+    student_pooled: int
+    teacher_channels: int
+    teacher_pooled: int
+    grid: Size  # the teacher's
+    heads: int
+    head_dim: int
+
+    @property
+    def n_positions(self) -> int:
+        return math.prod(self.grid)
+
+    def student_map(self, student: Activations) -> Tensor:
+        """The student's map on the teacher's grid: the method compares position with position, so the teacher's is the measure."""
+        grid = student.stages[self.stage].grid
+        if tuple(grid.shape[2:]) == self.grid:
+            return grid
+        if grid.shape[2] >= self.grid[0] and grid.shape[3] >= self.grid[1]:
+            return F.adaptive_avg_pool2d(grid, self.grid)
+        return F.interpolate(grid, self.grid, mode="bilinear", align_corners=False)
+
+
+def teacher_features(teacher: Activations) -> Tensor:
+    """h_T [batch, positions, channels]: the patch tokens after the final norm."""
+    return tokens_from_grid(teacher.stages["last"].grid)
+
+
+class GroupedLinear(nn.Module):
+    """The group-wise linear projector (GL): dropout, then one linear layer for each 4 x 4 neighbourhood."""
+
+    def __init__(self, n_in: int, n_out: int, size: Size, *, dropout: float) -> None:
+        super().__init__()
+        n_groups = math.prod(n_blocks(size))
+        bound = n_in**-0.5  # torch's own for a linear layer
+        self.weight = nn.Parameter(torch.empty(n_groups, n_out, n_in).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(n_groups, n_out).uniform_(-bound, bound))
+        # Before the layers: dropped outputs would be zeros, which no teacher gives and any discriminator sees.
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """[batch, n_in, height, width] -> [batch, height * width, n_out]."""
+        return grouped_linear(self.dropout(grid), self.weight, self.bias)
+
+
+def make_discriminator(channels: int) -> nn.Sequential:
+    """Logits [batch, positions, 1] that a position's features are a teacher's."""
+    return nn.Sequential(
+        nn.Linear(channels, HIDDEN),
+        nn.LeakyReLU(0.2, inplace=True),
+        nn.Linear(HIDDEN, HIDDEN),
+        nn.LeakyReLU(0.2, inplace=True),
+        nn.Linear(HIDDEN, 1),
+    )
+
+
+class PaperObjective(nn.Module):
+    """The equations of the paper, with cross-entropy."""
+
+    def __init__(self, pair: Pair, generator: Generator) -> None:
+        super().__init__()
+        self.pair = pair
+        self.generator: Generator = generator
+        # The paper's three convolutions side by side, for one pass over the map.
+        self.partial_attention = nn.Conv2d(pair.student_channels, 3 * pair.heads * pair.head_dim, kernel_size=3, padding=1)
+        self.group_linear = GroupedLinear(pair.student_channels, pair.teacher_channels, pair.grid, dropout=DROPOUT)
+        self.discriminator = make_discriminator(pair.teacher_channels)
+
+    def forward(self, batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
+        grid = self.pair.student_map(student)
+        own = self.projections(grid)
+        taught = tuple(patch_rows(teacher.attention, self.pair.n_positions)[name] for name in "qkv")
+        projected = self.group_linear(grid)
+        return {
+            "ce": cross_entropy(student.logits, batch.targets),
+            "attention": capd_attention(*own, *taught, replaced=self.replaced(taught[0])),
+            "value": capd_value(own[2], taught[2]),
+            "features": capd_features(projected, teacher_features(teacher)),
+            "generator": capd_generator(self.discriminator(projected), generator=self.generator),
+        }
+
+    def adversary(self, batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
+        """The discriminator's own loss; nothing of it reaches the student or its projectors."""
+        with torch.no_grad():
+            projected = self.group_linear(self.pair.student_map(student))
+        return {"discriminate": capd_discriminator(self.discriminator(teacher_features(teacher)), self.discriminator(projected))}
+
+    def adversary_parameters(self) -> Iterator[nn.Parameter]:
+        return self.discriminator.parameters()
+
+    def projections(self, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The student's q, k and v [batch, heads, positions, head_dim]."""
+        projected = self.partial_attention(grid).view(len(grid), 3, self.pair.heads, self.pair.head_dim, -1)
+        q, k, v = projected.transpose(-1, -2).unbind(1)
+        return q, k, v
+
+    def replaced(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Fresh masks of the teacher's share in q, k and v, each element by a coin of its own; none outside training."""
+        if not self.training:
+            return None
+        q, k, v = (torch.rand(3, *like.shape, device=like.device) < 0.5).unbind(0)
+        return q, k, v
+
+
+class ReleaseObjective(nn.Module):
+    """The released code's loss, its terms apart. Its adversarial term, detached on every side, taught nothing and is left out."""
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__()
+        self.pair = pair
+        self.heads = math.gcd(RELEASE_HEADS, pair.student_channels)
+        self.qkv = nn.Linear(pair.student_channels, 3 * pair.student_channels, bias=False)
+        self.group_linear = GroupedLinear(pair.student_channels, pair.teacher_channels, pair.grid, dropout=0.0)
+        self.token = nn.Linear(pair.student_pooled, pair.teacher_pooled)
+
+    def forward(self, batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
+        assert student.pooled is not None, "asked for in `needs`"
+        assert teacher.pooled is not None, "asked for in `needs`"
+        grid = self.pair.student_map(student)
+        q, k, v = self.qkv(tokens_from_grid(grid)).chunk(3, dim=-1)
+        taught = patch_rows(teacher.attention, self.pair.n_positions)
+        terms = {
+            "attention": release_attention(q, k, taught["q"], taught["k"], heads=self.heads),
+            "value": release_value(v, taught["v"], heads=self.heads),
+            "features": capd_features(self.group_linear(grid), teacher_features(teacher)),
+            "logits": F.mse_loss(student.logits, teacher.logits),
+            "token": F.mse_loss(self.token(student.pooled), teacher.pooled),
+        }
+        # Floored to whole epochs of the released 120, which other lengths of training are scaled to.
+        ramp = release_ramp(RELEASE_EPOCHS * batch.clock.step // batch.clock.steps)
+        return {"ce": cross_entropy(student.logits, batch.targets), **{name: ramp * value for name, value in terms.items()}}

@@ -1,0 +1,105 @@
+"""What all methods on features share: odd inputs, and a few steps of the real loop with their own terms alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from crossdistill.core import registry
+from crossdistill.core.config import TrainingConfig
+from crossdistill.core.types import ImageSet
+from crossdistill.methods.attention_transfer import attention_transfer_loss
+from crossdistill.methods.correlation import correlation_loss
+from crossdistill.methods.fitnet import fitnet_loss
+from crossdistill.methods.pkt import pkt_loss
+from crossdistill.methods.rkd import rkd_loss
+from crossdistill.methods.similarity import similarity_loss
+from crossdistill.models._build import build_network
+from crossdistill.ops.modes import frozen
+from crossdistill.train.loop import Training
+from crossdistill.train.objective import make_objective, method_weights, published_weights
+
+MAP, VECTOR = (6, 4, 4), (12,)
+LOSSES: dict[str, tuple[Callable[..., Tensor], tuple[int, ...]]] = {
+    "fitnet": (fitnet_loss, MAP),
+    "attention_transfer": (attention_transfer_loss, MAP),
+    "similarity": (similarity_loss, MAP),
+    "rkd": (rkd_loss, VECTOR),
+    "pkt": (pkt_loss, VECTOR),
+    "correlation": (correlation_loss, VECTOR),
+}
+
+
+def features(n_images: int, shape: tuple[int, ...], seed: int) -> Tensor:
+    return torch.randn(n_images, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("n_images", [1, 2, 5])
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1e4], ids=["dead", "faint", "saturated"])
+@pytest.mark.parametrize("offset", [0.0, 1.0], ids=["", "with an offset"])
+def test_loss_and_gradient_are_finite(name: str, n_images: int, scale: float, offset: float) -> None:
+    loss_of, shape = LOSSES[name]
+    student = (scale * features(n_images, shape, 0) + offset).requires_grad_()
+    for teacher in (features(n_images, shape, 1), torch.zeros(n_images, *shape)):
+        loss = loss_of(student, teacher)
+        (gradient,) = torch.autograd.grad(loss, student)
+        assert loss.isfinite()
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_precision_is_taken_as_float32(name: str, half: torch.dtype) -> None:
+    loss_of, shape = LOSSES[name]
+    student, teacher = features(4, shape, 0).to(half), features(4, shape, 1).to(half)
+    loss = loss_of(student, teacher)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, loss_of(student.float(), teacher.float()))
+
+
+def images(n: int, seed: int) -> ImageSet:
+    labels = np.arange(n) % 3
+    pixels = np.random.default_rng(seed).integers(0, 256, (n, 3, 16, 16), dtype=np.uint8)
+    return ImageSet(pixels, labels.astype(np.int64), np.arange(n).astype(str), tuple("abc"))
+
+
+@pytest.mark.parametrize("pair", ["vit to cnn", "cnn to vit"])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *[(name, {}) for name in LOSSES],
+        ("fitnet", {"normalize": True, "stages": ("stage2", "last")}),
+        ("fitnet", {"regressor": "convreg", "stages": ("last",)}),
+    ],
+)
+def test_its_own_terms_reach_the_students_first_layer_and_move_what_they_train(
+    name: str, settings: dict[str, Any], pair: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    made = {
+        "cnn": build_network("small/resnet8", 3, (16, 16)),
+        "vit": build_network("small/vit", 3, (16, 16), settings={"width": 16, "depth": 3, "heads": 2}),
+    }
+    teacher, student = (made[family] for family in pair.split(" to "))
+    plugin = registry.get("method", name)
+    weights = method_weights(published_weights(plugin, settings), weight=1.0, weights={"ce": 0.0})
+    train = images(20, 1)
+    objective = make_objective(
+        plugin, plugin.parse(settings), weights, student=student, teacher=frozen(teacher), images=train, rng=torch.Generator()
+    )
+    first = next(parameter for parameter in student.parameters() if parameter.ndim == 4)
+    watched = [first, *objective.auxiliary_parameters()]
+    before = [parameter.detach().clone() for parameter in watched]
+    recipe = TrainingConfig(
+        epochs=1, batch_size=8, accumulate=3, precision="fp32", threads=1, learning_rate=1e-2, optimizer="adamw", weight_decay=0.0
+    )  # micro-batches of 3, 3 and 2
+    training = Training(student, train, images(9, 2), recipe, who=(0, "student", 0), folder=tmp_path, objective=objective, teacher=teacher)
+    history = training.run()
+    assert set(history[0].terms) == set(weights)
+    for parameter, old in zip(watched, before, strict=True):
+        assert not torch.equal(parameter, old)

@@ -1,0 +1,195 @@
+"""The control arms: what is planned, what each is shown and taught, and how teacher and control teacher are matched."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from crossdistill.core.errors import SettingError
+from crossdistill.core.records import EpochRow, EstimateModel, RunRecord
+from crossdistill.core.store import read_json
+from crossdistill.core.study_file import parse_study
+from crossdistill.study.matching import nearest_epoch
+from crossdistill.study.plan import Plan, Training, make_plan
+from crossdistill.train.partners import same_class_partners
+
+STUDY = """
+name: arms
+images: {source: trifeature, n_values: 2, n_train: 96, n_test: 40, n_conflict: 20, side: 16}
+networks:
+  vit: {model: small/vit, width: 16, depth: 4, heads: 2}
+  cnn: {model: small/resnet8}
+teachers: {epochs: 3}
+pairs:
+  - {teacher: cnn, student: vit, control_teacher: vit, methods: [kd, {name: deit, label: token}]}
+seeds: [0, 1]
+training: {epochs: 2, batch_size: 16, threads: 1, precision: fp32}
+probes: [{name: scramble, levels: [{grid: 2}]}]
+"""
+ARMS = "arms: [independent, second_independent, shuffled_teacher, control_teacher, twin]\n"
+
+
+def plan(text: str) -> Plan:
+    return make_plan(parse_study(text), "images", torch.device("cpu"))
+
+
+def by_label(planned: Plan) -> dict[str, Training]:
+    return {training.label: training for training in planned.trainings}
+
+
+def test_every_control_that_makes_sense_is_planned_once_for_each_seed() -> None:
+    arms = [training.arm for training in plan(STUDY + ARMS).students if training.seed == 0]
+    assert sorted(arms) == sorted([
+        "independent", "second_independent", "kd", "kd+shuffled_teacher", "kd+control_teacher", "token", "token+shuffled_teacher",
+        "token+control_teacher", "token+twin",  # kd changes neither the student nor its images: the independent is its twin
+    ])  # fmt: skip
+
+
+def test_controls_add_their_own_tasks_and_leave_the_others_as_they_were() -> None:
+    before = by_label(plan(STUDY))
+    after = by_label(plan(STUDY + "arms: [independent, second_independent, shuffled_teacher, twin]\n"))
+    assert all(after[label].key == training.key for label, training in before.items())
+    assert len({training.key for training in after.values()}) == len(after) > len(before)
+
+
+def test_control_students_are_taught_by_the_control_teacher_of_their_run() -> None:
+    planned = by_label(plan(STUDY + ARMS))
+    taught = planned["kd+control_teacher: vit -> vit, seed 1"]
+    assert taught.teacher == planned["teacher: vit, seed 1"]
+    assert taught.rival == planned["teacher: cnn, seed 1"]
+    assert planned["kd: cnn -> vit, seed 1"].rival == planned["teacher: vit, seed 1"]
+
+
+def test_a_twin_is_the_same_whatever_the_weights_of_its_method() -> None:
+    weighed = STUDY.replace("label: token", "label: token, weight: 3, until: 0.5")
+    twins = [{t.key for t in plan(text + ARMS).students if t.control == "twin"} for text in (STUDY, weighed)]
+    assert twins[0] == twins[1]
+    assert len(twins[0]) == 2
+
+
+def test_roles_keep_the_two_sets_of_independents_apart() -> None:
+    roles = {training.arm: training.role for training in plan(STUDY + ARMS).trainings}
+    assert roles["second_independent"] == "second_independent"
+    assert roles["independent"] == roles["kd"] == roles["kd+control_teacher"] == roles["token+twin"] == "student"
+
+
+def test_a_control_teacher_must_be_named() -> None:
+    with pytest.raises(SettingError, match="needs `control_teacher:` in each pair"):
+        plan(STUDY.replace("control_teacher: vit, ", "") + ARMS)
+
+
+def test_partners_are_other_images_of_the_same_class_and_everyone_is_a_partner_once() -> None:
+    labels = np.array([0, 1, 2, 0, 1, 2, 0, 0, 1, 2])
+    partners = same_class_partners(labels, 0, "student", 3)
+    assert (labels[partners] == labels).all()
+    assert (partners != np.arange(10)).all()
+    assert sorted(partners) == list(range(10))
+    assert (partners == same_class_partners(labels, 0, "student", 3)).all()
+    others = np.arange(60) % 2
+    assert (same_class_partners(others, 0, "student", 3) != same_class_partners(others, 0, "student", 4)).any()
+    for bad in ([0, 0, 1], [0, 0, -1, -1]):
+        with pytest.raises(SettingError, match="shuffled_teacher"):
+            same_class_partners(np.array(bad), 0)
+
+
+def record(accuracies: list[float]) -> RunRecord:
+    rows = [
+        EpochRow(epoch=i, learning_rate=0, loss=0, terms={}, train_accuracy=None, validation_accuracy=a, seconds=1, images_per_second=1)
+        for i, a in enumerate(accuracies, start=1)
+    ]
+    return RunRecord(
+        run="r", label="l", arm="teacher", method=None, teacher=None, teacher_run=None, student="s", model="m", family="cnn",
+        readout="class", seed=0, parameters=1, training={}, history=rows, estimates={"validation_accuracy": EstimateModel(value=accuracies[-1])}, timing={},
+        software={}, hardware={},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "epoch"),
+    [
+        ([0.5, 0.62, 0.8], [0.4, 0.6], 2),  # the better one teaches with the epoch nearest to the other's last
+        ([0.4, 0.6], [0.5, 0.62, 0.8], None),  # the other is the better one
+        ([0.5, 0.61, 0.62], [0.6], None),  # within 3 points
+        ([0.70, 0.80], [0.78], None),
+        ([0.9, 0.64], [0.6], None),  # the last is the nearest
+    ],
+)
+def test_the_better_teacher_steps_back_to_the_epoch_nearest_in_accuracy(mine: list[float], theirs: list[float], epoch: int | None) -> None:
+    assert nearest_epoch(record(mine), record(theirs)) == epoch
+
+
+def test_a_study_with_every_arm_runs_and_shows_them(command: Callable[..., int], tmp_path: Path) -> None:
+    file, out = tmp_path / "arms.yaml", tmp_path / "out"
+    file.write_text(STUDY.replace("seeds: [0, 1]", "seeds: [0]") + ARMS)
+    assert command("study", "run", file, "--out", out, "--store", tmp_path / "store", "--quiet") == 0
+    planned = read_json(out / "plan.json")
+    records = {r.arm: r for r in (RunRecord.load(path.parent) for path in out.glob("runs/*/record.json")) if r.arm != "teacher"}
+    assert set(records) == {"independent", "kd", "token", *planned["pairs"][0]["controls"]}
+    assert planned["pairs"][0]["controls"]["kd+control_teacher"] == "vit"
+    assert "3 points" in planned["matching"]
+    twin, student = records["token+twin"], records["token"]
+    assert twin.teacher is None
+    assert (twin.readout, twin.parameters) == (student.readout, student.parameters) == ("mean_heads", student.parameters)
+    assert set(twin.history[0].terms) == {"ce"}
+    assert records["independent"].history != records["second_independent"].history
+    assert any("points apart" in note for note in records["kd+control_teacher"].notes)
+    page = (out / "report.html").read_text()
+    assert all(arm in page for arm in records)
+
+
+def test_a_shuffled_teacher_answers_for_the_partner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., int]) -> None:
+    """Seen where it matters: the batch of the loop holds the partner's image for the teacher, the image itself for the student."""
+    from crossdistill.train.loop import Training as Loop
+
+    batches: list[tuple[Any, Any]] = []
+    make = Loop._batch
+
+    def keep(self: Loop, index: torch.Tensor, epoch: int) -> Any:
+        batch = make(self, index, epoch)
+        if self.partners is not None:
+            batches.append((batch, self.augment(self.images, self.partners[index], epoch)))
+        return batch
+
+    monkeypatch.setattr(Loop, "_batch", keep)
+    file = tmp_path / "arms.yaml"
+    file.write_text(STUDY.replace("seeds: [0, 1]", "seeds: [0]") + "arms: [independent, shuffled_teacher]\n")
+    assert command("study", "run", file, "--out", tmp_path / "out", "--only", "kd+shuffled", "--quiet") == 0
+    assert batches
+    for batch, partners in batches:
+        assert torch.equal(batch.teacher_images, partners)
+        assert not torch.equal(batch.images, batch.teacher_images)
+
+
+WARMED = STUDY.replace("methods: [kd, {name: deit, label: token}]", "methods: [{name: sskd, warm_up_epochs: 1}]").replace("[0, 1]", "[0]")
+
+
+def test_a_warm_up_is_one_task_of_the_store_shared_by_all_students_of_a_teacher(command: Callable[..., int], tmp_path: Path) -> None:
+    file, store = tmp_path / "warm.yaml", tmp_path / "store"
+    file.write_text(WARMED.replace("seeds: [0]", "seeds: [0, 1]\nteachers: {epochs: 1, runs: 1}").replace("teachers: {epochs: 3}\n", ""))
+    assert command("study", "run", file, "--out", tmp_path / "out", "--store", store, "--quiet") == 0
+    (folder,) = (store / "warm_ups").iterdir()
+    assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
+        "log.jsonl",
+        "module.safetensors",
+        "record.json",
+    ]
+    (task,) = [task for task in read_json(tmp_path / "out" / "plan.json")["tasks"] if task["kind"] == "warm_up"]
+    assert task["run"] == folder.name
+    before = (folder / "module.safetensors").stat().st_mtime_ns
+    (tmp_path / "out2").mkdir()
+    assert command("study", "run", file, "--out", tmp_path / "out2", "--store", store, "--quiet") == 0
+    assert (folder / "module.safetensors").stat().st_mtime_ns == before
+    students = [sorted((tmp_path / out).glob("runs/sskd-*/network.safetensors")) for out in ("out", "out2")]
+    assert [path.read_bytes() for path in students[0]] == [path.read_bytes() for path in students[1]]
+    assert len(students[0]) == 2
+
+
+def test_a_warm_up_depends_on_its_own_settings_only() -> None:
+    one = plan(WARMED).warm_ups
+    other = plan(WARMED.replace("warm_up_epochs: 1", "warm_up_epochs: 1, keep: [0.5, 0.5]")).warm_ups
+    longer = plan(WARMED.replace("warm_up_epochs: 1", "warm_up_epochs: 2")).warm_ups
+    assert len(one) == 1
+    assert one[0].key == other[0].key != longer[0].key
