@@ -109,7 +109,7 @@ def test_all_taps_have_the_shapes_that_are_told(network, images):
     shapes = network.shapes()
     with torch.no_grad():
         seen = network(images, TAPS)
-    assert network.taps == TAPS
+    assert network.taps[: len(TAPS)] == TAPS  # a ViT offers its attention as well
     assert tuple(seen.stages) == (*STAGES, "last")
     for name, value in seen.stages.items():
         assert value.grid.shape == (BATCH, *shapes[name])

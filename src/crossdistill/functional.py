@@ -4,6 +4,7 @@ from crossdistill.methods._crd_memory import CRDMemory
 from crossdistill.methods._logits import standardize_logits
 from crossdistill.methods._vlfkd_seed import vlfkd_seed_losses as vlfkd_seed
 from crossdistill.methods.attention_transfer import attention_transfer_loss as attention_transfer
+from crossdistill.methods.capd import capd_attention, capd_discriminator, capd_features, capd_generator, capd_release, capd_value
 from crossdistill.methods.correlation import correlation_loss as correlation
 from crossdistill.methods.crd import crd_batch_losses as crd_batch
 from crossdistill.methods.cskd import cskd_losses as cskd
@@ -33,6 +34,12 @@ __all__ = [
     "accuracy",
     "attention_transfer",
     "c2vkd",
+    "capd_attention",
+    "capd_discriminator",
+    "capd_features",
+    "capd_generator",
+    "capd_release",
+    "capd_value",
     "correlation",
     "crd_batch",
     "cskd",

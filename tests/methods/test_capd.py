@@ -307,6 +307,15 @@ def test_replacing_and_dropout_are_drawn_afresh_in_training_and_absent_outside_i
     assert term("features") == term("features")
 
 
+def test_the_discriminator_judges_a_few_positions_in_training_and_all_outside_it() -> None:
+    module = objective(network("small/resnet8"), frozen(network("small/vit", seed=9)), image_set(6)).module
+    features = torch.arange(40.0).view(1, 40, 1).expand(2, 40, 3)
+    drawn = [module.train().judged(features)[0, :, 0] for _ in range(2)]
+    assert all(len(set(positions.tolist())) == 16 for positions in drawn)
+    assert set(drawn[0].tolist()) != set(drawn[1].tolist())
+    assert module.eval().judged(features) is features
+
+
 @pytest.mark.parametrize("fill", [0.0, 1e4, -1e4])
 @pytest.mark.parametrize("n", [1, 3])
 def test_extreme_and_constant_features_give_finite_losses_and_gradients(fill: float, n: int) -> None:

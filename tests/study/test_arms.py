@@ -102,8 +102,8 @@ def record(accuracies: list[float]) -> RunRecord:
     ]
     return RunRecord(
         run="r", label="l", arm="teacher", method=None, teacher=None, teacher_run=None, student="s", model="m", family="cnn",
-        readout="class", seed=0, parameters=1, training={}, history=rows, estimates={"validation_accuracy": EstimateModel(value=accuracies[-1])}, timing={},
-        software={}, hardware={},
+        readout="class", seed=0, parameters=1, training={}, history=rows,
+        estimates={"validation_accuracy": EstimateModel(value=accuracies[-1])}, timing={}, software={}, hardware={},
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from crossdistill.core.errors import SettingError, UnknownNameError, nearest, unknown_name
+from crossdistill.core.setting_words import described_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -219,20 +220,12 @@ def as_plugin(name: str, function: Callable[..., Any]) -> Plugin:
 
 
 def describe(plugin: Plugin) -> dict[str, Any]:
-    """What `crossdistill list KIND NAME` shows: facts of the decorator, and each setting with its type and default."""
-    facts = {name: value for name, value in plugin.facts.items() if value is not None and not callable(value)}
-    settings = {
-        name: f"{_type_name(field.annotation)}, " + ("required" if field.is_required() else f"default {field.default!r}")
-        for name, field in plugin.settings.model_fields.items()
-    }
+    """What `crossdistill list KIND NAME` shows: the decorator's facts that are plain data, and each setting's type and default."""
+    plain = {name: value for name, value in plugin.facts.items() if isinstance(value, str | int | float | list | dict)}
     return {
         "name": plugin.name,
         "summary": plugin.summary,
-        **facts,
+        **plain,
         "version": plugin.version,
-        **{f"setting {k}": v for k, v in settings.items()},
+        "settings": described_settings(plugin.settings),
     }
-
-
-def _type_name(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")

@@ -28,6 +28,9 @@ from crossdistill.ops.losses import cross_entropy
 
 Size = tuple[int, int]
 HIDDEN = 512  # of the discriminator: the paper gives three layers and no widths
+JUDGED = 16
+"""Positions of each image that the discriminator judges in a step, drawn afresh: three passes over all of them would cost as
+much as student and teacher together, and the mean over a random sample has the same expectation."""
 DROPOUT = 0.1
 RELEASE_HEADS = 16
 RELEASE_EPOCHS = 120
@@ -115,17 +118,24 @@ class PaperObjective(nn.Module):
             "attention": capd_attention(*own, *taught, replaced=self.replaced(taught[0])),
             "value": capd_value(own[2], taught[2]),
             "features": capd_features(projected, teacher_features(teacher)),
-            "generator": capd_generator(self.discriminator(projected), generator=self.generator),
+            "generator": capd_generator(self.discriminator(self.judged(projected)), generator=self.generator),
         }
 
     def adversary(self, batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
         """The discriminator's own loss; nothing of it reaches the student or its projectors."""
         with torch.no_grad():
             projected = self.group_linear(self.pair.student_map(student))
-        return {"discriminate": capd_discriminator(self.discriminator(teacher_features(teacher)), self.discriminator(projected))}
+        real, fake = (self.discriminator(self.judged(features)) for features in (teacher_features(teacher), projected))
+        return {"discriminate": capd_discriminator(real, fake)}
 
     def adversary_parameters(self) -> Iterator[nn.Parameter]:
         return self.discriminator.parameters()
+
+    def judged(self, features: Tensor) -> Tensor:
+        """The features [batch, positions, channels] at a few random positions; at all of them outside training."""
+        if not self.training or features.shape[1] <= JUDGED:
+            return features
+        return features[:, torch.randperm(features.shape[1], device=features.device)[:JUDGED]]
 
     def projections(self, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The student's q, k and v [batch, heads, positions, head_dim]."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from crossdistill.core.errors import SettingError
 from crossdistill.core.types import FeatureMap
+from crossdistill.ops.attention import AttentionCalls, AttentionShape, attention_calls
 from crossdistill.ops.layouts import grid_from_tokens, tokens_from_grid
 from crossdistill.ops.taps import STAGES, Reading, block_stages, named_stages, recording, resolution_stages
 from crossdistill.ops.trace import Call, Layout, Map, Trace, grid_size, trace
@@ -39,11 +40,13 @@ class HookReader:
     classifier: str
     neck: tuple[str, ...]  # the modules between `last` and the classifier
     pooling: Pooling | None  # how `last` becomes what enters the classifier; None: not found
+    attention: AttentionShape | None = None
 
     @classmethod
     def of(cls, model: nn.Module, images: Tensor) -> "HookReader":
         """The reader for `model`, from one dry run on `images`. Raises SettingError where the model has no linear classifier."""
-        seen = trace(model, images)
+        with attention_calls(model) as calls:
+            seen = trace(model, images)
         classifier = seen.classifier()
         tapped = _token_taps(seen) or _map_taps(seen)
         if not tapped:
@@ -58,7 +61,7 @@ class HookReader:
             raise SettingError(
                 f"the feature maps of {type(model).__name__} were not found: what its classifier reads comes from none of its maps"
             )
-        return cls(tapped, classifier.name, neck, pooling)
+        return cls(tapped, classifier.name, neck, pooling, _attention_shape(calls, tapped["last"], len(images)))
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -120,6 +123,12 @@ class HookReader:
                 continue
             values = module(values.flatten(1) if isinstance(module, nn.Linear) else values)
         return values.flatten(1)
+
+
+def _attention_shape(calls: AttentionCalls, last: Tapped, n_images: int) -> AttentionShape | None:
+    if last.layout != "tokens":
+        return None
+    return calls.shape(n_images, last.n_prefix + last.size[0] * last.size[1])
 
 
 def answer_of(output: Any) -> Tensor:

@@ -1,6 +1,7 @@
 """One wrapper around any classifier: it owns its input size and normalisation, and one forward pass gives logits and every tap."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -9,12 +10,14 @@ from torch import Tensor, nn
 
 from crossdistill.core.errors import CrossdistillError, SettingError
 from crossdistill.core.types import Activations, FeatureMap
+from crossdistill.ops.attention import AttentionCalls, attention_calls
 from crossdistill.ops.hook_reader import HookReader
 from crossdistill.ops.layouts import tokens_from_grid, widened_map
 from crossdistill.ops.losses import widened
 from crossdistill.ops.modes import evaluating
-from crossdistill.ops.taps import TAPS, Reader, Reading, checked_taps
+from crossdistill.ops.taps import ATTENTION, TAPS, Reader, Reading, checked_taps
 from crossdistill.ops.timm_reader import TimmReader, is_timm_like
+from crossdistill.ops.tokens import STD, insert_token, takes_token
 
 Readout = Literal["class", "mean_heads", "mean_heads_dense"]
 READOUTS: tuple[Readout, ...] = ("class", "mean_heads", "mean_heads_dense")
@@ -53,6 +56,7 @@ class Network(nn.Module):
         self.settings = dict(settings or {})
         self.notes = list(notes)
         self.extra_heads = nn.ModuleDict()
+        self.token_heads: dict[str, int] = {}  # the extra heads that read a token of their own, and its place in the prefix
         # Saved with the weights: a network without its normalisation is another network.
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
@@ -67,7 +71,7 @@ class Network(nn.Module):
     @property
     def taps(self) -> tuple[str, ...]:
         """The taps that `forward` takes."""
-        return (*self.reader.stages, *TAPS[4:])
+        return (*self.reader.stages, *TAPS[4:], *([ATTENTION] if self.reader.attention else []))
 
     @property
     def family(self) -> Literal["cnn", "token"]:
@@ -76,7 +80,7 @@ class Network(nn.Module):
         A hybrid (MaxViT, CoAtNet) counts as "cnn", since it has the locality of its convolutions, unless it carries a class token.
         """
         overlapping = any(isinstance(m, nn.Conv2d) and max(m.kernel_size) > max(m.stride) for m in self.model.modules())
-        return "cnn" if overlapping and not self.reader.n_prefix else "token"
+        return "cnn" if overlapping and self.n_prefix == len(self.token_heads) else "token"
 
     @property
     def n_prefix(self) -> int:
@@ -96,6 +100,22 @@ class Network(nn.Module):
         self.extra_heads[name] = head
         return head
 
+    def add_token_head(self, name: str) -> nn.Linear:
+        """A further linear head that reads a learned token of its own (DeiT's distillation token), both initialised as DeiT's.
+
+        The token stands after the class token. Where the model takes no further token (CNN, Swin, torchvision, a user's own),
+        the head reads the pooled vector, and `notes` says so. The read-out stays as it is.
+        """
+        head = self.add_head(name)
+        if not (is_timm_like(self.model) and takes_token(self.model)):
+            self.notes.append(f"{name} head on the pooled vector: {self.model_name or type(self.model).__name__} takes no further token")
+            return head
+        nn.init.trunc_normal_(head.weight, std=STD)
+        nn.init.zeros_(head.bias)
+        self.token_heads[name] = insert_token(self.model, len(self.token_heads))
+        self.reader = self._find_reader()
+        return head
+
     def forward(self, images: Tensor, taps: Iterable[str] = ()) -> Activations:
         """Logits, heads and the taps asked for; half precision comes back as float32.
 
@@ -103,9 +123,11 @@ class Network(nn.Module):
         """
         wanted = checked_taps(taps, self.taps)
         with_dense = "dense" in wanted or self.readout == "mean_heads_dense"
-        maps = wanted - {"pooled", "dense"} | ({"last"} if with_dense else set())
-        with_pooled = "pooled" in wanted or bool(self.extra_heads)
-        reading = self.reader.read(self.model, self.normalised(images), maps, pooled=with_pooled)
+        maps = wanted - {"pooled", "dense", ATTENTION} | ({"last"} if with_dense or self.token_heads else set())
+        with_pooled = "pooled" in wanted or len(self.extra_heads) > len(self.token_heads)
+        watching = attention_calls(self.model) if ATTENTION in wanted else nullcontext()
+        with watching as calls:
+            reading = self.reader.read(self.model, self.normalised(images), maps, pooled=with_pooled)
         heads = {name: widened(logits) for name, logits in self._all_heads(reading).items()}
         dense = self._dense(reading.maps["last"]) if with_dense else {}
         return Activations(
@@ -114,6 +136,7 @@ class Network(nn.Module):
             stages={name: widened_map(value) for name, value in reading.maps.items() if name in wanted},
             heads=heads,
             dense=dense if "dense" in wanted else {},
+            attention=self._attention(calls, len(images)) if calls else {},
         )
 
     def normalised(self, images: Tensor) -> Tensor:
@@ -147,6 +170,8 @@ class Network(nn.Module):
         shapes |= {"logits": tuple(seen.logits.shape[1:])}
         if seen.pooled is not None:
             shapes["pooled"] = tuple(seen.pooled.shape[1:])
+        if seen.attention:
+            shapes[ATTENTION] = tuple(seen.attention["q"].shape[1:])
         if seen.dense:
             shapes["dense"] = tuple(seen.dense["class"].shape[1:])
         return shapes
@@ -168,12 +193,29 @@ class Network(nn.Module):
                     "Set `input_size` to a size that it takes, often 224: the network then resizes the images itself."
                 ) from error
 
+    def _attention(self, calls: AttentionCalls, n_images: int) -> dict[str, Tensor]:
+        assert self.reader.attention is not None, "the tap is offered only where the dry run saw attention"
+        n_tokens = self.reader.attention[1]
+        last = calls.last(n_images, n_tokens)
+        if last is None:  # train mode may drop patches
+            raise RuntimeError(f"attention cannot be read: in this pass no self-attention went over all {n_tokens} tokens")
+        return {name: widened(values) for name, values in last.items()}
+
     def _dense_refusal(self) -> str | None:
         return getattr(self.reader, "dense_refusal", None)
 
     def _all_heads(self, reading: Reading) -> dict[str, Tensor]:
-        extra = {name: head(reading.pooled["class"]) for name, head in self.extra_heads.items()}
+        extra = {name: head(self._head_input(name, reading)) for name, head in self.extra_heads.items()}
         return {**reading.heads, **extra}
+
+    def _head_input(self, name: str, reading: Reading) -> Tensor:
+        if name not in self.token_heads:
+            return reading.pooled["class"]
+        prefix = reading.maps["last"].prefix
+        assert prefix is not None, "a network with a token head has prefix tokens"
+        # As if the token were the whole image, so that a norm between pooling and head applies to it too.
+        token = FeatureMap(prefix[:, self.token_heads[name], :, None, None])
+        return self.reader.pooled_positions(self.model, token).flatten(1)
 
     def _dense(self, last: FeatureMap) -> dict[str, Tensor]:
         vectors = self.reader.pooled_positions(self.model, last)  # batch channels height width

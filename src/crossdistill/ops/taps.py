@@ -12,6 +12,7 @@ from crossdistill.core.types import FeatureMap
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 TAPS = (*STAGES, "last", "pooled", "dense")
+ATTENTION = "attention"  # a tap of those networks alone whose last block attends over all their patches
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Reader(Protocol):
     @property
     def n_prefix(self) -> int:
         """The number of class, distillation and register tokens."""
+        ...
+
+    @property
+    def attention(self) -> tuple[int, int, int] | None:
+        """(heads, tokens, head_dim) of the last block's self-attention over all tokens; None where there is none to read."""
         ...
 
     def classifiers(self, model: nn.Module) -> dict[str, nn.Module]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from crossdistill.core.types import FeatureMap
+from crossdistill.ops.attention import AttentionShape, attention_calls
 from crossdistill.ops.layouts import grid_from_tokens, tokens_from_grid
 from crossdistill.ops.taps import Reading, named_stages, recording, resolution_stages
 
@@ -26,17 +27,20 @@ class TimmReader:
     stage_indices: dict[str, int]
     n_prefix: int
     final: Literal["tokens", "NCHW", "NHWC"]  # the layout of the model's final features
+    attention: AttentionShape | None = None
 
     @classmethod
     def of(cls, model: Any, images: Tensor) -> "TimmReader":
         """The reader for `model`, from one dry run on `images`."""
-        final, maps = model.forward_intermediates(images, output_fmt="NCHW")
+        with attention_calls(model) as calls:
+            final, maps = model.forward_intermediates(images, output_fmt="NCHW")
         distinct = _without_repeats(maps)
         chosen = resolution_stages([maps[index].shape[-2] * maps[index].shape[-1] for index in distinct])
         return cls(
             named_stages([distinct[index] for index in chosen]),
             getattr(model, "num_prefix_tokens", 0),
             "tokens" if final.ndim == 3 else getattr(model, "output_fmt", "NCHW"),
+            calls.shape(len(images), final.shape[1]) if final.ndim == 3 else None,
         )
 
     @property
