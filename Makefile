@@ -1,9 +1,9 @@
-# The two commands of the README. Each does all set-up on a fresh machine and is quick when that is done.
+# The commands of the README, and those of a developer. Each does all set-up on a fresh machine and is quick when that is done.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint
+.PHONY: demo test lint docs
 
 demo: $(STAMP)
 	$(BIN)/crossdistill demo
@@ -16,6 +16,11 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# Written aside first: a failure leaves the page as it was.
+docs: $(STAMP)
+	$(BIN)/crossdistill list methods --markdown > docs/methods.md.new
+	mv docs/methods.md.new docs/methods.md
 
 # pip 25.1 is the first that knows dependency groups; the constraints file holds the versions that were tested together.
 $(STAMP): pyproject.toml constraints.txt

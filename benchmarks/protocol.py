@@ -1,11 +1,13 @@
 """One protocol for every ratio: A and B alternate step by step in one process, so that a machine's drift meets both alike.
 
-At least 40 pairs after 5 warm-ups; the figure is the median of the paired ratios A/B with a bootstrap 95 % interval, and a
-target is met where the interval's lower bound is within it. Networks, batch size and threads stand in the result.
+At least 40 pairs after 5 warm-ups, unless a benchmark says its own numbers; the figure is the median of the paired ratios A/B
+with a bootstrap 95 % interval, and a target is met where the interval's lower bound is within it. Networks, batch size and
+threads stand in the result.
 """
 
 import datetime
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +44,21 @@ def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def peak_megabytes(call: Callable[[], object]) -> float:
+    """The largest sum of tensors alive at once within call(), beyond those alive before it, in MB of 2**20 bytes.
+
+    As torch's profiler saw its own CPU allocator: the same in every run, and blind to what kernels allocate by themselves.
+    """
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = sorted(((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]"), key=lambda e: e[0])
+    return float(np.cumsum([change for _, change in changes]).max(initial=0)) / 2**20
 
 
 def save_result(name: str, figures: dict[str, Any]) -> None:

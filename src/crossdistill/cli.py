@@ -173,20 +173,26 @@ def list_plugins(
     kind: Annotated[str, typer.Argument(help="methods, probes, metrics, models or images")],
     name: Annotated[str | None, typer.Argument()] = None,
     as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The gallery page of methods, or one entry of it.")] = False,
 ) -> None:
     """What there is, or what one of them is and takes."""
     from crossdistill.core import registry
-    from crossdistill.core.errors import unknown_name
+    from crossdistill.core.errors import SettingError, unknown_name
 
     kinds = {folder: singular for singular, folder in registry.PACKAGES.items()}
     if kind not in kinds:
         raise unknown_name("kind", kind, kinds)
-    if name is None:
+    if markdown and kind != "methods":
+        raise SettingError(f"there is a gallery page of methods only, not of {kind}: leave --markdown out")
+    if name is None and not markdown:
         rows = [{"name": n, "summary": registry.summary(kinds[kind], n)} for n in registry.names(kinds[kind])]
         print(json.dumps(rows, indent=1)) if as_json else _table(("name", "summary"), [[row["name"], row["summary"]] for row in rows])
-        return
-    facts = registry.describe(registry.get(kinds[kind], name))
-    print(json.dumps(facts, indent=1, default=str)) if as_json else _table(("", ""), [[k, _cell(v)] for k, v in facts.items()])
+    elif kind == "methods":
+        _show_methods(name, as_json, markdown)
+    else:
+        assert name is not None
+        facts = registry.describe(registry.get(kinds[kind], name))
+        print(json.dumps(facts, indent=1, default=str)) if as_json else _show_facts(facts)
 
 
 @app.command()
@@ -212,6 +218,37 @@ def _run(config: Any, out: Path, device: str, store: Path | None, quiet: bool, o
     print(outcome.page)
     if outcome.failures:
         raise typer.Exit(2)
+
+
+def _show_methods(name: str | None, as_json: bool, markdown: bool) -> None:
+    """One method, or the page of all."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from crossdistill.core import registry
+    from crossdistill.study.gallery import gallery, section
+    from crossdistill.study.method_card import method_card
+
+    if name is None:
+        print(gallery(method_card(registry.get("method", each)) for each in registry.names("method")), end="")
+        return
+    card = method_card(registry.get("method", name))
+    if as_json:
+        print(json.dumps(asdict(card), indent=1, default=str))
+    else:
+        print(section(card)) if markdown else Console().print(Markdown(section(card)))
+
+
+def _show_facts(facts: dict[str, Any]) -> None:
+    from crossdistill.core.setting_words import default_words
+
+    settings = {
+        f"setting {name}": setting["type"] + (f", default {default_words(setting['default'])}" if "default" in setting else ", required")
+        for name, setting in facts["settings"].items()
+    }
+    _table(("", ""), [[key, default_words(value)] for key, value in {**facts, **settings}.items() if key != "settings"])
 
 
 def _store(store: Path | None) -> Path:

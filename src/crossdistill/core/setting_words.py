@@ -1,7 +1,7 @@
 """Settings in words: what a value may be, and a default as it is written in a study file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -36,7 +36,7 @@ def type_words(schema: Mapping[str, Any]) -> str:
     >>> type_words({"type": "array", "items": {"type": "integer"}, "minItems": 1})
     'list of at least 1 (whole number)'
     """
-    return _either(_choices(schema))
+    return joined(list(dict.fromkeys(_choices(schema))), "or")
 
 
 def default_words(value: Any) -> str:
@@ -46,6 +46,15 @@ def default_words(value: Any) -> str:
     ('[4.0, 0.5]', 'hard', 'null', 'false')
     """
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def joined(words: Sequence[str], last: str) -> str:
+    """Words as a sentence has them.
+
+    >>> joined(["a", "b", "c"], "or"), joined(["a"], "or"), joined([], "or")
+    ('a, b or c', 'a', '')
+    """
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
 def _choices(schema: Mapping[str, Any]) -> list[str]:
@@ -75,8 +84,3 @@ def _bounds(schema: Mapping[str, Any]) -> str:
         return f"from {schema['minimum']} to {schema['maximum']}"
     words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
     return " and ".join(f"{said} {schema[name]}" for name, said in words.items() if name in schema)
-
-
-def _either(choices: list[str]) -> str:
-    *first, last = dict.fromkeys(choices)
-    return f"{', '.join(first)} or {last}" if first else last

@@ -1,10 +1,11 @@
 """What a method takes on a small pair of networks: one training step of it, counted. Nothing is timed, so any machine says the same."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,11 +22,11 @@ from crossdistill.models._build import build_network
 from crossdistill.ops.modes import frozen
 from crossdistill.ops.network import Network
 from crossdistill.train.loop import Training
-from crossdistill.train.objective import Objective, make_objective, plugin_needs, published_weights
+from crossdistill.train.objective import Objective, make_objective, published_weights
 
 PAIRS = {"ViT -> CNN": ("small/vit", "small/resnet20"), "CNN -> ViT": ("small/resnet20", "small/vit")}  # teacher, student
 N_IMAGES, SIDE, N_CLASSES = 50_000, 32, 10  # CIFAR-10's
-BATCH = 16
+BATCH = 8
 FLOOR = "kd"  # the method whose step every other is compared with: it reads logits alone
 
 
@@ -79,15 +80,13 @@ def try_method(plugin: Plugin, pair: str) -> Trial:
     Operations are matrix products and convolutions of the teacher's and the student's forward pass, the losses and the backward
     pass, as torch counts them. Torch's generators are left as they were.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_thread():
         try:
             made = _make(plugin, pair)
         except SettingError as error:
             return Trial(pair, refusal=str(error))
-        watched = made.teacher.register_forward_hook(lambda network, images, seen: Watched(seen, made.read))
-        step = _one_step(made)
-        watched.remove()
-    floor = step.operations if plugin.name == FLOOR else _floor(pair)
+        made.teacher.register_forward_hook(lambda network, images, seen: Watched(cast(Activations, seen), made.read))
+        step, floor = _one_step(made), _floor(pair)
     objective, module, warm_up = made.objective, made.objective.module or nn.Module(), plugin.facts["warm_up"]
     return Trial(
         pair=pair,
@@ -124,7 +123,6 @@ def _make(plugin: Plugin, pair: str) -> Made:
     if prepare := plugin.facts["prepare_student"]:
         prepare(student, settings)
     kept = student.n_parameters - before
-    plugin_needs(plugin, {}, student, teacher, (SIDE, SIDE))  # a refusal, before anything is made for the pair
     warm_up = plugin.facts["warm_up"]
     warm = frozen(warm_up.make(teacher, settings)) if warm_up else None
     objective = make_objective(
@@ -137,9 +135,7 @@ def _one_step(made: Made) -> Step:
     """A step of the training loop itself."""
     recipe = TrainingConfig(epochs=1, batch_size=BATCH, precision="fp32")
     images = _images()
-    training = Training(
-        made.student, images, images, recipe, who=("trial",), folder=Path(), objective=made.objective, teacher=made.teacher
-    )
+    training = Training(made.student, images, images, recipe, who=("trial",), folder=Path(), objective=made.objective, teacher=made.teacher)
     rows = torch.arange(BATCH)
     batch = training._batch(rows, 0)
     # Attention as plain matrix products: which fused kernel there is, and whether torch can count it, depends on the machine.
@@ -150,18 +146,28 @@ def _one_step(made: Made) -> Step:
 
 @cache
 def _floor(pair: str) -> int:
-    with torch.random.fork_rng(devices=[]):
-        return _one_step(_make(registry.get("method", FLOOR), pair)).operations
+    return _one_step(_make(registry.get("method", FLOOR), pair)).operations
 
 
 @cache
 def _images() -> ImageSet:
-    """As many images as CIFAR-10 has, in 53 kB: each is the one before, moved by one pixel."""
+    """As many images as CIFAR-10 has, in 53 kB: each is the one before, moved by one value."""
     n_values = 3 * SIDE * SIDE
     values = np.random.default_rng(0).integers(0, 256, N_IMAGES + n_values - 1, dtype=np.uint8)
     images = np.lib.stride_tricks.sliding_window_view(values, n_values).reshape(N_IMAGES, 3, SIDE, SIDE)
     classes = tuple(str(label) for label in range(N_CLASSES))
     return ImageSet(images, np.arange(N_IMAGES) % N_CLASSES, np.arange(N_IMAGES).astype(str), classes)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread: batches this small are done before others have woken, and on a busy machine threads wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _count(parameters: Iterable[torch.Tensor]) -> int:

@@ -19,6 +19,7 @@ from crossdistill.core.store import digest, file_sha256
 from crossdistill.core.types import Splits, WarmUp
 from crossdistill.models.python import module_file
 from crossdistill.train.loop import ENGINE
+from crossdistill.train.objective import plugin_views
 from crossdistill.train.precision import resolved_precision
 
 MATCHING = (
@@ -180,13 +181,14 @@ class _Planner:
 
     def _taught(self, student: str, seed: int, method: MethodConfig, teacher: Training, rival: Training | None) -> Iterator[Training]:
         """A method's student, and the controls of it that are wanted and make sense."""
-        facts, wanted = registry.get("method", method.name).facts, self.config.arms
+        plugin, wanted = registry.get("method", method.name), self.config.arms
+        changes = plugin.facts["prepare_student"] or plugin_views(plugin, plugin.parse(method.settings))
         yield self._training(method.arm, student, seed, method, None, teacher, rival)
         if "shuffled_teacher" in wanted:
             yield self._control("shuffled_teacher", student, seed, method, teacher, rival)
         if rival:
             yield self._control("control_teacher", student, seed, method, rival, teacher)
-        if "twin" in wanted and (facts["prepare_student"] or facts["views"]):  # for the others the independent is the twin
+        if "twin" in wanted and changes:  # for the others the independent is the twin
             yield self._control("twin", student, seed, method, None, None)
 
     def _control(
