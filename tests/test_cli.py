@@ -41,8 +41,8 @@ def test_every_plugin_is_listed_and_described(command: Any, capsys: Any, kind: s
     assert command("list", kind, "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows
-    for row in rows:
-        assert row["summary"].endswith("."), row
+    assert all(row["summary"].endswith(".") for row in rows)
+    for row in rows[:2] if kind == "methods" else rows:  # the gallery's test describes every method
         assert command("list", kind, row["name"], "--json") == 0
         assert json.loads(capsys.readouterr().out)["name"] == row["name"]
 

@@ -26,6 +26,7 @@ from crossdistill.models._build import build_network
 from crossdistill.ops.modes import frozen
 from crossdistill.train.loop import Training
 from crossdistill.train.objective import make_objective, published_weights
+from crossdistill.train.precision import make_optimizer
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -139,6 +140,42 @@ def test_wrong_values_are_refused() -> None:
         grouped_linear(torch.zeros(1, 2, 8, 6), torch.zeros(3, 5, 2), torch.zeros(3, 5))
 
 
+def released_inputs() -> dict[str, Any]:
+    """Two images, 6 channels and 4 x 4 positions of the student; 8 channels, 2 heads of 4 and a class token of the teacher."""
+    q, k, v = (random(2, 2, 17, 4, seed=seed) for seed in range(3))
+    return dict(
+        student_map=random(2, 6, 4, 4), student_logits=random(2, 3), teacher_logits=random(2, 3, seed=1), student_token=random(2, 8),
+        teacher_token=random(2, 8, seed=1), teacher_features=random(2, 16, 8), teacher_q=q, teacher_k=k, teacher_v=v, heads=3,
+        qkv_weight=random(18, 6), group_weight=random(1, 8, 6), group_bias=random(1, 8),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (dict(heads=4), "heads must divide the student's 6 channels, got 4"),
+        (dict(heads=0), "heads must divide the student's 6 channels, got 0"),
+        (dict(teacher_token=random(2, 1)), r"one shape, got \(2, 8\) and \(2, 1\)"),
+        (dict(teacher_logits=random(1, 3)), r"one shape, got \(2, 3\) and \(1, 3\)"),
+        (dict(qkv_weight=random(36, 6)), r"qkv_weight must be \[3C, C\] of the student's 6 channels, got \(36, 6\)"),
+        (dict(group_bias=random(1, 1)), r"needs bias \[groups, D\], got \(1, 8, 6\) and \(1, 1\)"),
+        (dict(teacher_v=random(1, 2, 17, 4)), r"one shape, got \(2, 16, 16\) and \(1, 16, 16\)"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_the_released_loss_refuses_shapes_that_would_be_broadcast(wrong: dict[str, Any], match: str) -> None:
+    assert all(loss.isfinite() for loss in capd_release(**released_inputs()).values())
+    with pytest.raises(ValueError, match=match):
+        capd_release(**{**released_inputs(), **wrong})
+
+
+def test_the_optimiser_decays_the_grouped_layers_but_not_their_bias() -> None:
+    layer = GroupedLinear(3, 5, (6, 9), dropout=0.0)
+    groups = make_optimizer(list(layer.parameters()), TrainingConfig(weight_decay=0.05)).param_groups
+    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert (decay[id(layer.weight)], decay[id(layer.bias)]) == (0.05, 0.0)
+
+
 def test_each_position_is_projected_by_the_layer_of_its_neighbourhood_on_a_grid_that_does_not_divide() -> None:
     torch.manual_seed(0)
     layer = GroupedLinear(3, 5, (6, 9), dropout=0.0)
@@ -146,7 +183,7 @@ def test_each_position_is_projected_by_the_layer_of_its_neighbourhood_on_a_grid_
     got = layer(grid).unflatten(1, (6, 9))
     for row, column in [(0, 0), (3, 4), (5, 8)]:
         group = (row // 4) * 3 + column // 4
-        expected = grid[:, :, row, column] @ layer.weight[group].T + layer.bias[group]
+        expected = grid[:, :, row, column] @ layer.weight[group].T + layer.bias.view(6, 5)[group]
         assert torch.allclose(got[:, row, column], expected, atol=1e-6)  # float32 sums of three
 
 
@@ -367,7 +404,9 @@ def test_the_stage_nearest_to_the_teachers_grid_is_read_and_brought_to_it() -> N
 
 
 def test_a_teacher_without_attention_over_its_patches_is_refused() -> None:
-    with pytest.raises(SettingError, match="CAPD needs a teacher whose last block attends over all its patches"):
+    with pytest.raises(
+        SettingError, match=r"attends over all its patches \(a ViT\), by attention that .* alone determine \(no windows, masks or"
+    ):
         objective(network("small/vit"), frozen(network("small/resnet8")), image_set(6))
 
 
@@ -384,6 +423,14 @@ def test_the_release_has_its_own_weights_no_views_and_no_adversary() -> None:
     assert all(value > 0 for value in terms[1].values())
 
 
+@pytest.mark.parametrize("setting", [{"generator": "saturating"}, {"view_probability": 0.2}])
+def test_what_only_the_paper_reads_is_refused_in_the_release(setting: dict[str, Any]) -> None:
+    student, teacher = network("small/resnet8"), frozen(network("small/vit", seed=9))
+    with pytest.raises(SettingError, match=f"`{next(iter(setting))}` belongs to variant paper"):
+        objective(student, teacher, image_set(6), variant="release", **setting)
+    objective(student, teacher, image_set(6), **setting)
+
+
 def test_the_release_objective_is_the_released_function_on_the_networks_answers() -> None:
     student, teacher = network("small/resnet8").eval(), frozen(network("small/vit", seed=9))
     made = objective(student, teacher, image_set(6), variant="release")
@@ -393,7 +440,7 @@ def test_the_release_objective_is_the_released_function_on_the_networks_answers(
     expected = capd_release(
         seen.stages["stage4"].grid, seen.logits, taught.logits, module.token(seen.pooled), token,
         taught.stages["last"].grid.flatten(2).mT, *taught.attention.values(), heads=module.heads, qkv_weight=module.qkv.weight,
-        group_weight=module.group_linear.weight, group_bias=module.group_linear.bias,
+        group_weight=module.group_linear.weight, group_bias=module.group_linear.bias.view(1, -1),
     )  # fmt: skip
     terms = module(batch, seen, taught)
     got = sum(made.weights[name] * term for name, term in terms.items() if name != "ce")

@@ -54,7 +54,12 @@ def test_two_steps_are_the_references(golden: Any, rows_per_candidate: int, monk
         features = {side: file.input(f"{step}_f_{side}", grad=True) for side in "st"}
         embeds = {side: [file.input(f"init_embed_{side}_linear_{kind}", grad=True) for kind in ("weight", "bias")] for side in "st"}
         rows = [F.normalize(F.linear(features[side], *embeds[side])) for side in "st"]
-        losses = memory(*rows, file.input(f"{step}_idx"), file.input(f"{step}_contrast_idx"))
+        candidates, temperature = file.input(f"{step}_contrast_idx"), memory.temperature
+        banks = memory.teacher_bank, memory.student_bank
+        scores = [candidate_scores(row.detach(), bank, candidates) for row, bank in zip(rows, banks, strict=True)]
+        losses = memory(*rows, file.input(f"{step}_idx"), candidates)
+        for side, products, z in zip("st", scores, (memory.z_student, memory.z_teacher), strict=True):
+            file.check(f"{step}__out_{side}", (products / temperature).exp() / z)
         losses["total"].backward()
         file.check(f"{step}__loss", losses["total"])
         file.check(f"{step}__loss_s", losses["student"])
@@ -196,6 +201,37 @@ def test_wrong_values_and_shapes_are_refused() -> None:
         crd_batch_losses(units(2, 8, 1), units(2, 8, 2), torch.arange(2), temperature=-1)
 
 
+@pytest.mark.parametrize("labels", [torch.tensor([[0], [1]]), torch.tensor([0]), torch.tensor([0.0, 1.0])])
+def test_the_batch_form_refuses_labels_and_embeddings_that_do_not_fit(labels: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="labels must be 2 integer classes"):
+        crd_batch_losses(units(2, 8, 1), units(2, 8, 2), labels)
+    with pytest.raises(ValueError, match=r"\[batch, dim\] of the same images, got \(2, 8\) and \(1, 8\)"):
+        crd_batch_losses(units(2, 8, 1), units(1, 8, 2), torch.arange(2))
+
+
+def test_a_column_of_indices_is_refused() -> None:
+    index = torch.arange(2)
+    with pytest.raises(ValueError, match=r"index must be of shape \(2,\) for 2 indices, got \(2, 1\)"):
+        memory_of()(units(2, 8, 1), units(2, 8, 2), index[:, None], candidates_of(index, 30, 10))
+
+
+def test_with_float64_banks_and_embeddings_the_normalisers_are_float64_too() -> None:
+    memory, index = memory_of(), torch.arange(3)
+    memory.student_bank, memory.teacher_bank = memory.student_bank.double(), memory.teacher_bank.double()
+    student, candidates = units(3, 8, 1).double(), candidates_of(index, 30, 10)
+    expected = 30 * (torch.einsum("bd,bkd->bk", student, memory.teacher_bank[candidates]) / 0.07).exp().mean()
+    memory(student, units(3, 8, 2).double(), index, candidates)
+    assert memory.z_student.item() == pytest.approx(expected.item(), rel=1e-13)  # a float32 would be off by 1e-8
+    assert memory.z_teacher.dtype == torch.float64
+
+
+def test_a_bank_row_keeps_its_share_and_takes_the_rest_from_the_embedding() -> None:
+    memory, index = memory_of(momentum=0.8), torch.tensor([4])
+    before, student = memory.student_bank[4].clone(), units(1, 8, 1)
+    memory(student, units(1, 8, 2), index, candidates_of(index, 30, 10))
+    assert torch.allclose(memory.student_bank[4], F.normalize(0.8 * before + 0.2 * student[0], dim=0))
+
+
 def test_the_batch_form_follows_its_formula_by_a_slow_loop() -> None:
     student, teacher, labels = units(5, 8, 1).double(), units(5, 8, 2).double(), torch.tensor([0, 0, 1, -1, -1])
     losses = []
@@ -251,6 +287,43 @@ def test_training_images_of_one_class_are_refused() -> None:
         OtherClasses(np.zeros(3, dtype=np.int64), base_key=0)
 
 
+def test_images_of_one_class_are_refused_within_a_batch_too() -> None:
+    network, pixels = build_network("small/resnet8", 3, (16, 16)), np.zeros((3, 3, 16, 16), dtype=np.uint8)
+    data = ImageSet(pixels, np.zeros(3, dtype=np.int64), np.arange(3).astype(str), ("a",))
+    with pytest.raises(SettingError, match="all 3 training images are of one"):
+        crd(network, network, data, torch.Generator(), negatives="batch")
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_negatives", 100), ("momentum", 0.9), ("z_momentum", 0.99)])
+def test_within_a_batch_the_settings_of_the_bank_are_refused(name: str, value: float) -> None:
+    plugin, shapes = registry.get("method", "crd"), {"pooled": (4,)}
+    refusal = plugin.facts["needs"](plugin.complete({"negatives": "batch", name: value}), shapes, shapes).refusal
+    assert refusal == f"`{name}` belongs to `negatives: bank`: within a batch there is no use for it."
+    for settings in ({"negatives": "batch", "temperature": 0.1, "dim": 64}, {name: value}):
+        assert plugin.facts["needs"](plugin.complete(settings), shapes, shapes).refusal is None
+
+
+def asked_for(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a memory made with this seed of `rng` is asked for at one batch."""
+    network, data = build_network("small/resnet8", 3, (16, 16)), image_set()
+    objective = crd(network, network, data, torch.Generator().manual_seed(seed), n_negatives=8, dim=6)
+    asked: list[torch.Tensor] = []
+    objective.contrast.memory.register_forward_pre_hook(lambda module, inputs: asked.append(inputs[3]))  # type: ignore[union-attr]
+    index = torch.tensor([7, 3, 20])
+    images, pooled = torch.zeros(3, 3, 16, 16), torch.randn(3, network.shapes()["pooled"][0])
+    batch = Batch(images, images, torch.tensor([1, 0, 2]), torch.eye(3), index, torch.ones(3, dtype=torch.bool), Clock(0, 10, 0, 1))
+    objective(batch, Activations(torch.zeros(3, 3), pooled=pooled), Activations(torch.zeros(3, 3), pooled=pooled))
+    return index, asked[0]
+
+
+def test_the_negatives_are_drawn_by_the_generator_and_the_first_candidate_is_the_image_itself() -> None:
+    index, first = asked_for(0)
+    assert first.shape == (3, 9)
+    assert torch.equal(first[:, 0], index)
+    assert torch.equal(first, asked_for(0)[1])
+    assert not torch.equal(first[:, 1:], asked_for(1)[1][:, 1:])
+
+
 def image_set(n: int = 24) -> ImageSet:
     pixels = np.random.default_rng(0).integers(0, 256, (n, 3, 16, 16), dtype=np.uint8)
     labels = np.arange(n, dtype=np.int64) % 3
@@ -266,7 +339,7 @@ def training(folder: Path, *, student: str = "small/resnet8", settings: dict[str
     ]
     data, plugin = image_set(), registry.get("method", "crd")
     objective = make_objective(
-        plugin, {"n_negatives": 5, "dim": 6, **(settings or {})}, plugin.facts["weights"], student=networks[0],
+        plugin, {"dim": 6, **(settings or {"n_negatives": 5})}, plugin.facts["weights"], student=networks[0],
         teacher=frozen(networks[1]), images=data, rng=torch.Generator().manual_seed(0),
     )  # fmt: skip
     defaults = {"epochs": 2, "batch_size": 8, "precision": "fp32", "threads": 1, "learning_rate": 1e-2}

@@ -152,6 +152,57 @@ def test_wrong_settings_are_refused() -> None:
         cskd_losses(logits, logits, torch.zeros(1, 4, 2), teacher, labels, grid=(2, 2), decay=1.0, dense_kind="firm")  # type: ignore[arg-type]
 
 
+def test_bfloat16_is_widened_before_anything_is_averaged() -> None:
+    given = [drawn(*shape, seed=seed).bfloat16() for seed, shape in enumerate([(4, 5), (4, 5), (4, 9, 5), (4, 5, 3, 3)])]
+    settings: Any = dict(grid=(3, 3), decay=0.4, kind="soft")
+    labels = torch.tensor([0, 4, -1, 2])
+    wide = cskd_losses(*(values.float() for values in given), labels, **settings)
+    for name, loss in cskd_losses(*given, labels, **settings).items():
+        assert loss.dtype == torch.float32
+        assert torch.equal(loss, wide[name]), name
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_shapes_that_would_be_broadcast_are_refused(kind: Any) -> None:
+    logits, dense, teacher, labels = drawn(6, 3), drawn(6, 4, 3), drawn(6, 3, 2, 2), torch.zeros(6, dtype=torch.int64)
+    settings: Any = dict(grid=(2, 2), decay=0.5, kind=kind)
+    assert cskd_losses(logits, logits, dense, teacher, labels, **settings)["total"].isfinite()
+    with pytest.raises(ValueError, match="labels must be 6 integer classes"):
+        cskd_losses(logits, logits, dense, teacher, labels[:1], **settings)
+    with pytest.raises(ValueError, match="of one shape"):
+        cskd_losses(logits, logits, dense, drawn(6, 5, 2, 2), labels, **settings)
+    for wrong in (drawn(6, 5, 2, 2), teacher[:1]):
+        with pytest.raises(ValueError, match="must share images and classes"):
+            dense_loss(drawn(6, 3, 2, 2), wrong, logits, decay=0.5, kind=kind, temperature=1.0)
+    with pytest.raises(ValueError, match="must share images and classes"):
+        dense_loss(drawn(6, 3, 2, 2), teacher, logits[:1], decay=0.5, kind=kind, temperature=1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({"temperature": 2.0}, True),
+        ({"temperature": 2.0, "dense_kind": "hard"}, True),
+        ({"temperature": 2.0, "dense_kind": "soft"}, False),
+        ({"temperature": 2.0, "kind": "soft", "dense_kind": "hard"}, False),
+        ({}, False),
+    ],
+)
+def test_a_temperature_is_refused_where_nothing_is_softened(settings: dict[str, Any], refused: bool) -> None:
+    plugin = registry.get("method", "cskd")
+    answer = plugin.facts["needs"](plugin.complete(settings), {"dense": (3, 4, 4)}, {"dense": (3, 2, 2)}).refusal
+    assert (answer is not None) == refused
+    assert not refused or answer.startswith("`temperature` belongs to soft distillation")
+
+
+def test_a_grid_of_a_single_position_is_refused() -> None:
+    plugin = registry.get("method", "cskd")
+    ask = lambda student, teacher: plugin.facts["needs"](plugin.complete({}), {"dense": student}, {"dense": teacher}).refusal  # noqa: E731
+    assert "the teacher's last map is a single position" in ask((3, 4, 4), (3, 1, 1))
+    assert "the student's last map is a single position" in ask((3, 1, 1), (3, 4, 4))
+    assert ask((3, 1, 4), (3, 4, 4)) is None
+
+
 def test_a_head_that_cannot_be_applied_to_one_position_is_refused() -> None:
     plugin = registry.get("method", "cskd")
     answer = plugin.facts["needs"](plugin.complete({}), {"dense": (3, 4, 4)}, {"pooled": (8,)})
@@ -198,7 +249,7 @@ def test_training_moves_the_first_layer_and_every_added_parameter(tmp_path: Path
     weights = published_weights(plugin, settings)
     made = make_objective(plugin, settings, weights, student=network, teacher=teacher, images=images, rng=torch.Generator())
     before = {name: value.clone() for name, value in network.named_parameters()}
-    recipe = TrainingConfig(epochs=1, batch_size=8, precision="fp32", threads=1, learning_rate=1e-2)
+    recipe = TrainingConfig(epochs=1, batch_size=8, precision="fp32", threads=1, learning_rate=1e-2, weight_decay=0.0)
     history = Training(network, images, problem(3, 2), recipe, who=(0,), folder=tmp_path, objective=made, teacher=teacher).run()
     still = [name for name, value in network.named_parameters() if torch.equal(value, before[name])]
     assert not still

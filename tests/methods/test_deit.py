@@ -92,6 +92,27 @@ def test_wrong_settings_are_refused() -> None:
         deit_loss(logits, logits, logits, labels, alpha=2)
 
 
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_shapes_that_would_be_broadcast_are_refused(kind: Any) -> None:
+    logits, labels = drawn(6, 4), torch.zeros(6, dtype=torch.int64)
+    with pytest.raises(ValueError, match="labels must be 6 integer classes, one for each image"):
+        deit_loss(logits, logits, logits, labels[:1], kind=kind)
+    with pytest.raises(ValueError, match=r"of one shape, got \(6, 4\) and \(6, 5\)"):
+        deit_loss(logits, logits, drawn(6, 5), labels, kind=kind)
+    with pytest.raises(ValueError, match=r"of one shape, got \(6, 4\) and \(1, 4\)"):
+        deit_loss(logits, logits, logits[:1], labels, kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"), [({"temperature": 3.0}, True), ({"kind": "soft", "temperature": 3.0}, False), ({"temperature": 1.0}, False)]
+)
+def test_a_temperature_is_refused_where_nothing_is_softened(settings: dict[str, Any], refused: bool) -> None:
+    plugin = registry.get("method", "deit")
+    answer = plugin.facts["needs"](plugin.complete(settings), {}, {}).refusal
+    assert (answer is not None) == refused
+    assert not refused or answer.startswith("`temperature` belongs to soft distillation")
+
+
 def problem(n: int, seed: int) -> ImageSet:
     images = np.random.default_rng(seed).integers(0, 256, (n, 3, 16, 16), dtype=np.uint8)
     return ImageSet(images, np.arange(n, dtype=np.int64) % 3, np.arange(n).astype(str), tuple("abc"))
@@ -107,7 +128,7 @@ def trained(student: Any, folder: Path, settings: dict[str, Any]) -> tuple[dict[
         plugin, settings, published_weights(plugin, settings), student=student, teacher=teacher, images=images, rng=torch.Generator()
     )
     before = {name: value.clone() for name, value in student.named_parameters()}
-    recipe = TrainingConfig(epochs=1, batch_size=8, precision="fp32", threads=1, learning_rate=1e-2)
+    recipe = TrainingConfig(epochs=1, batch_size=8, precision="fp32", threads=1, learning_rate=1e-2, weight_decay=0.0)
     return before, Training(student, images, problem(3, 2), recipe, who=(0,), folder=folder, objective=made, teacher=teacher).run()
 
 

@@ -109,9 +109,11 @@ def test_under_mixup_the_dominant_class_is_the_target() -> None:
 def test_wrong_inputs_are_refused() -> None:
     with pytest.raises(ValueError, match=r"two classes or more, got logits \(5, 1\)"):
         dkd_loss(torch.zeros(5, 1), torch.zeros(5, 1), LABELS)
-    with pytest.raises(ValueError, match=r"labels must be 5 integer classes, one for each row of logits, got torch.int64 \(5, 1\)"):
+    with pytest.raises(ValueError, match=r"labels must be 5 integer classes, one for each image, got torch.int64 \(5, 1\)"):
         dkd_loss(logits(0), logits(1), LABELS[:, None])
     with pytest.raises(ValueError, match="got torch.float32"):
         dkd_loss(logits(0), logits(1), LABELS.float())
+    with pytest.raises(ValueError, match="labels must be below 7, the number of classes, got 7"):
+        dkd_loss(logits(0), logits(1), LABELS + 1)
     with pytest.raises(ValueError, match="temperature must be positive, got 0"):
         dkd_loss(logits(0), logits(1), LABELS, temperature=0)

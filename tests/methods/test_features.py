@@ -1,6 +1,7 @@
 """What all methods on features share: odd inputs, and a few steps of the real loop with their own terms alone."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from crossdistill import functional
 from crossdistill.core import registry
 from crossdistill.core.config import TrainingConfig
 from crossdistill.core.types import ImageSet
@@ -60,6 +62,71 @@ def test_half_precision_is_taken_as_float32(name: str, half: torch.dtype) -> Non
     loss = loss_of(student, teacher)
     assert loss.dtype == torch.float32
     assert torch.equal(loss, loss_of(student.float(), teacher.float()))
+
+
+PUBLIC: dict[str, tuple[Callable[..., Any], tuple[int, ...], bool]] = {  # shape of one image, whether it takes labels
+    "kd": (functional.kd, VECTOR, False),
+    "dkd": (functional.dkd, VECTOR, True),
+    "dist": (functional.dist, VECTOR, False),
+    "standardize_logits": (lambda student, teacher: functional.standardize_logits(student) * teacher, VECTOR, False),
+    "ofa": (partial(functional.ofa, eps=1.5), VECTOR, True),
+    "fitnet": (functional.fitnet, MAP, False),
+    "attention_transfer": (functional.attention_transfer, MAP, False),
+    "similarity": (functional.similarity, MAP, False),
+    "rkd": (functional.rkd, VECTOR, False),
+    "pkt": (functional.pkt, VECTOR, False),
+    "correlation": (functional.correlation, VECTOR, False),
+    "rsd": (functional.rsd, VECTOR, False),
+    "crd_batch": (lambda *arguments: functional.crd_batch(*arguments)["total"], VECTOR, True),
+    "frequency_alignment": (lambda *maps: torch.stack(list(functional.frequency_alignment(*maps).values())), MAP, False),
+}
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", PUBLIC)
+def test_autocast_around_a_loss_changes_no_bit_of_it(name: str, half: torch.dtype) -> None:
+    loss_of, shape, labelled = PUBLIC[name]
+    student, teacher = (scale * features(6, shape, seed) for scale, seed in ((30, 0), (1000, 1)))  # 1000 squared is no float16
+    arguments = [student.requires_grad_(), teacher, *([torch.arange(6)] if labelled else [])]
+
+    plain = loss_of(*arguments)
+    with torch.autocast("cpu", half):
+        under = loss_of(*arguments)
+    gradients = [torch.autograd.grad(loss.sum(), student)[0] for loss in (plain, under)]
+    assert plain.isfinite().all()
+    assert torch.equal(plain, under)
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_autocast_around_crds_memory_changes_no_bit_of_it(half: torch.dtype) -> None:
+    student, teacher = (torch.nn.functional.normalize(features(4, (8,), seed)) for seed in (0, 1))
+    index, candidates = torch.arange(4), torch.randint(20, (4, 6), generator=torch.Generator().manual_seed(2))
+    found = []
+    for autocast in (False, True):
+        torch.manual_seed(0)
+        memory = functional.CRDMemory(20, 8, n_negatives=5)
+        with torch.autocast("cpu", half, enabled=autocast):
+            total = memory(student, teacher, index, candidates)["total"]
+        found.append({"total": total, **memory.state_dict()})
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+UNFIT = [
+    *[(name, (4, *shape), (1, *shape)) for name, (_, shape, labelled) in PUBLIC.items() if not labelled and name != "standardize_logits"],
+    ("similarity", (4,), (4,)),
+    ("attention_transfer", (4, 6), (4, 6)),
+    ("attention_transfer", (4, 6, 4), (4, 6, 4)),
+    ("frequency_alignment", (6, 4, 4), (6, 4, 4)),
+    *[(name, shape, shape) for name in ("rkd", "pkt", "correlation", "rsd") for shape in ((12,), (4, 3, 2))],
+]
+
+
+@pytest.mark.parametrize(("name", "student", "teacher"), UNFIT)
+def test_unequal_batches_and_wrong_axes_are_refused_and_not_broadcast(name: str, student: Any, teacher: Any) -> None:
+    loss_of, _, _ = PUBLIC[name]
+    with pytest.raises(ValueError, match=r"must (be|have) .*, got \("):
+        loss_of(torch.ones(student), torch.ones(teacher))
 
 
 def images(n: int, seed: int) -> ImageSet:

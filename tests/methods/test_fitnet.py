@@ -59,6 +59,16 @@ def test_the_conv_regressor_is_the_reference(golden: Any, case: str) -> None:
     file.check(f"{case}__running_mean_after", regressor.bn.running_mean)
 
 
+@pytest.mark.parametrize("name", ["fitnet", "attention_transfer"])
+def test_a_stage_that_is_named_twice_is_refused(name: str) -> None:
+    network = build_network("small/resnet8", 2, (16, 16))
+    with pytest.raises(SettingError, match="`stages` names each stage once, got stage3, stage4, stage3"):
+        make_objective(
+            registry.get("method", name), {"stages": ("stage3", "stage4", "stage3")}, {}, student=network, teacher=network,
+            images=some_images(), rng=torch.Generator(),
+        )  # fmt: skip
+
+
 def test_maps_of_two_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"one shape, got \(1, 2, 4, 4\) and \(1, 2, 1, 4\): regress"):
         fitnet_loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 1, 4))

@@ -66,6 +66,11 @@ def test_gradient_of_one_band_changes_nothing_in_the_other() -> None:
     assert in_bands["high"] < 1e-25 * in_bands["low"]  # rounding, squared
 
 
+def test_opposite_maps_are_four_apart() -> None:
+    student = values(2, 8, 4, 4)
+    assert sum(frequency_alignment_losses(student, -student).values()) == pytest.approx(4, rel=1e-3)  # LayerNorm's 1e-5 beside a variance
+
+
 def test_the_scale_and_offset_of_the_features_do_not_count() -> None:
     student, teacher = values(2, 16, 4, 4), values(2, 16, 4, 4, seed=1)
     plain, scaled = frequency_alignment_losses(student, teacher), frequency_alignment_losses(50 * student + 3, 0.5 * teacher)

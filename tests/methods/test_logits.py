@@ -10,7 +10,7 @@ import torch
 from crossdistill.core import registry
 from crossdistill.core.config import TrainingConfig
 from crossdistill.core.types import Activations, Batch, Clock, ImageSet
-from crossdistill.methods._logits import softened, standardize_logits
+from crossdistill.methods._logits import softened, standardize_logits, tempered_kl
 from crossdistill.methods.dkd import dkd_loss
 from crossdistill.methods.kd import kd_loss
 from crossdistill.models._build import build_network
@@ -74,6 +74,19 @@ def test_each_image_has_mean_zero_and_the_sample_deviation_one() -> None:
     standardised = standardize_logits(logits(5, 7))
     assert torch.allclose(standardised.mean(dim=1), torch.zeros(5).double(), rtol=0, atol=1e-12)  # float64 rounding
     assert torch.allclose(standardised.square().sum(dim=1) / 6, torch.ones(5).double(), rtol=0, atol=1e-6)  # the 1e-7 in the denominator
+
+
+def test_classes_that_both_sides_mask_count_as_if_they_were_not_there() -> None:
+    student, teacher = logits(5, 7), logits(5, 7, seed=1)
+    masked = [torch.cat([side, torch.full((5, 2), -torch.inf).double()], dim=1).requires_grad_() for side in (student, teacher)]
+    labels, targets = torch.tensor([0, 6, 3, 3, -1]), torch.full((5, 7), 1 / 7).double()
+    for loss_of, more in ((kd_loss, ()), (dkd_loss, (labels,))):
+        loss = loss_of(*masked, *more)
+        (gradient,) = torch.autograd.grad(loss, masked[0])
+        assert torch.allclose(loss, loss_of(student, teacher, *more), rtol=1e-12, atol=0)  # float64 rounding
+        assert gradient.isfinite().all()
+    padded = torch.nn.functional.pad(targets, (0, 2))
+    assert torch.allclose(cross_entropy(masked[0], padded), cross_entropy(student, targets), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -144,3 +157,13 @@ def test_in_the_engine_the_terms_without_labels_reach_the_students_first_layer(n
     history = training.run()
     assert set(history[0].terms) == set(weights)
     assert (first != before).any()  # there is no weight decay: only a gradient moves it
+
+
+def test_the_tempered_divergence_of_each_row_by_hand() -> None:
+    # At T = 2 the logits 2 log p become log p: KL of (3/4, 1/4) from (1/2, 1/2) is 3/4 log 3/2 + 1/4 log 1/2; a row's with itself is 0.
+    p = torch.tensor([[0.75, 0.25], [0.5, 0.5]], dtype=torch.float64)
+    divergences = tempered_kl(torch.full((2, 2), 0.5).double(), 2 * p.log(), 2.0)
+    expected = torch.tensor([0.75 * np.log(1.5) + 0.25 * np.log(0.5), 0.0], dtype=torch.float64)
+    torch.testing.assert_close(divergences, expected)
+    with pytest.raises(ValueError, match="of one shape"):
+        tempered_kl(p, p[:1], 1.0)

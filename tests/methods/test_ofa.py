@@ -12,10 +12,11 @@ from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
 from crossdistill.core.types import Activations, Batch, Clock, FeatureMap, ImageSet
 from crossdistill.methods._ofa_branches import CnnBranch, TokenBranch, make_branch
-from crossdistill.methods.ofa import needs, ofa_loss
+from crossdistill.methods.ofa import _needs, ofa_loss
 from crossdistill.models._build import build_network
 from crossdistill.ops.layouts import grid_from_tokens
 from crossdistill.ops.modes import frozen
+from crossdistill.ops.network import Network
 from crossdistill.train.loop import Training
 from crossdistill.train.objective import make_objective, published_weights
 
@@ -46,7 +47,7 @@ def cnn_stage4() -> torch.nn.Module:
 
 
 def vit_stage4() -> torch.nn.Module:
-    return TokenBranch(4, (8, 14, 14), width=8, n_classes=CLASSES, n_prefix=1)
+    return TokenBranch(4, (8, 14, 14), width=8, n_classes=CLASSES, n_prefix=1, has_class_token=True)
 
 
 @pytest.mark.parametrize("make", [cnn_stage3, cnn_stage4, vit_stage4])
@@ -105,6 +106,26 @@ def test_wrong_values_are_refused() -> None:
         ofa_loss(logits, logits, labels, eps=0.0)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [torch.tensor([[0], [1]]), torch.eye(3, dtype=torch.int64)[:2], torch.tensor([0]), torch.tensor([0, 3]), torch.tensor([0.0, 1.0])],
+    ids=["a column", "one-hot", "too few", "no such class", "no integers"],
+)
+def test_labels_that_do_not_fit_are_refused(labels: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="labels must be"):
+        ofa_loss(torch.zeros(2, 3), torch.zeros(2, 3), labels)
+
+
+def test_a_class_that_both_sides_mask_counts_as_if_it_were_not_there() -> None:
+    student, teacher = torch.randn(2, 3, 4, dtype=torch.float64, generator=generator())
+    hidden = torch.full((3, 1), -torch.inf, dtype=torch.float64)
+    masked = torch.cat([student, hidden], dim=1).requires_grad_()
+    loss = ofa_loss(masked, torch.cat([teacher, hidden], dim=1), torch.tensor([0, 1, -1]), eps=1.5)
+    (gradient,) = torch.autograd.grad(loss, masked)
+    assert torch.allclose(loss, ofa_loss(student, teacher, torch.tensor([0, 1, -1]), eps=1.5), rtol=1e-12)  # float64 rounding
+    assert gradient.isfinite().all()
+
+
 def answered(branch: torch.nn.Module, shape: tuple[int, ...], *, batch: int = 2, n_prefix: int = 0) -> Any:
     prefix = torch.randn(batch, n_prefix, shape[0], generator=generator()) if n_prefix else None
     return branch(FeatureMap(torch.randn(batch, *shape, generator=generator()), prefix))
@@ -129,7 +150,9 @@ def test_one_image_on_one_position_passes_batch_normalisation_in_train_mode_and_
 
 
 def test_batch_normalisation_of_more_than_one_value_is_torchs_own() -> None:
-    branch = make_branch("cnn", 3, (4, 4, 4), student_width=6, teacher_width=5, n_classes=CLASSES, n_prefix=0).train()
+    branch = make_branch(
+        "cnn", 3, (4, 4, 4), student_width=6, teacher_width=5, n_classes=CLASSES, n_prefix=0, has_class_token=False
+    ).train()
     features = torch.randn(2, 4, 4, 4, generator=generator())
     after_first_norm = branch[0][:3](features)  # type: ignore[index]
     assert torch.allclose(after_first_norm.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-6)  # float32 mean of 8 values
@@ -139,7 +162,7 @@ def test_batch_normalisation_of_more_than_one_value_is_torchs_own() -> None:
     ("side", "merges", "n_tokens"), [(56, 3, 49), (14, 1, 49), (16, 2, 16), (8, 1, 16), (7, 0, 49), (2, 0, 4), (37, 0, 49), (18, 1, 49)]
 )
 def test_a_token_branch_ends_on_at_most_seven_positions_a_side(side: int, merges: int, n_tokens: int) -> None:
-    branch = TokenBranch(3, (8, side, side), width=8, n_classes=CLASSES, n_prefix=1)
+    branch = TokenBranch(3, (8, side, side), width=8, n_classes=CLASSES, n_prefix=1, has_class_token=True)
     seen: list[int] = []
     branch.blocks.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
     assert answered(branch, (8, side, side), n_prefix=1).shape == (2, CLASSES)
@@ -147,7 +170,7 @@ def test_a_token_branch_ends_on_at_most_seven_positions_a_side(side: int, merges
 
 
 def test_a_grid_that_is_not_square_is_merged_while_both_sides_are_even_and_then_averaged() -> None:
-    branch = TokenBranch(4, (8, 4, 30), width=8, n_classes=CLASSES, n_prefix=0)
+    branch = TokenBranch(4, (8, 4, 30), width=8, n_classes=CLASSES, n_prefix=0, has_class_token=False)
     seen: list[int] = []
     branch.blocks.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
     answered(branch, (8, 4, 30))
@@ -156,19 +179,40 @@ def test_a_grid_that_is_not_square_is_merged_while_both_sides_are_even_and_then_
 
 @pytest.mark.parametrize(("n_prefix", "side"), [(0, 8), (0, 4), (2, 8), (2, 4)])
 def test_a_stage_of_another_width_than_the_pooled_vector_is_widened_with_its_prefix(n_prefix: int, side: int) -> None:
-    branch = TokenBranch(4, (6, side, side), width=10, n_classes=CLASSES, n_prefix=n_prefix)  # 10: two heads, 4 do not divide it
+    branch = TokenBranch(
+        4, (6, side, side), width=10, n_classes=CLASSES, n_prefix=n_prefix, has_class_token=n_prefix > 0
+    )  # 10: two heads, 4 do not divide it
     answered(branch, (6, side, side), n_prefix=n_prefix).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in branch.parameters())
 
 
+@pytest.mark.parametrize(("stage", "n_blocks"), [(1, 3), (2, 2), (3, 1), (4, 1)])
+def test_an_earlier_stage_of_tokens_goes_through_more_blocks_of_the_students_width(stage: int, n_blocks: int) -> None:
+    branch = make_branch("token", stage, (8, 7, 7), student_width=12, teacher_width=40, n_classes=CLASSES, n_prefix=1, has_class_token=True)
+    assert len(branch.blocks) == n_blocks  # type: ignore[arg-type]
+    assert branch.head.in_features == 12  # type: ignore[union-attr]
+    assert {block.attn.num_heads for block in branch.blocks} == {4}  # type: ignore[union-attr]
+    assert all(block.attn.qkv.bias is None for block in branch.blocks)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3, 4])
+@pytest.mark.parametrize(("student", "teacher"), [(12, 40), (40, 12)])
+def test_a_branch_of_maps_ends_on_the_wider_of_the_two_pooled_vectors(stage: int, student: int, teacher: int) -> None:
+    branch = make_branch(
+        "cnn", stage, (4, 16, 16), student_width=student, teacher_width=teacher, n_classes=CLASSES, n_prefix=0, has_class_token=False
+    )
+    assert isinstance(branch[-1], torch.nn.Linear)  # type: ignore[index]
+    assert branch[-1].in_features == 40  # type: ignore[index]
+
+
 def test_the_last_of_several_merges_has_no_activation() -> None:
-    one, three = (TokenBranch(4, (8, side, side), width=8, n_classes=CLASSES, n_prefix=0) for side in (14, 56))
+    one, three = (TokenBranch(4, (8, side, side), width=8, n_classes=CLASSES, n_prefix=0, has_class_token=False) for side in (14, 56))
     kinds = [[type(merge.activation).__name__ for merge in branch.merge] for branch in (one, three)]  # type: ignore[union-attr]
     assert kinds == [["GELU"], ["GELU", "GELU", "Identity"]]
 
 
 def test_the_head_reads_the_class_token_alone_where_there_is_one() -> None:
-    branch = TokenBranch(4, (8, 2, 2), width=8, n_classes=CLASSES, n_prefix=2)
+    branch = TokenBranch(4, (8, 2, 2), width=8, n_classes=CLASSES, n_prefix=2, has_class_token=True)
     tokens = torch.zeros(1, 6, 8)
     with torch.no_grad():
         for parameter in branch.blocks.parameters():
@@ -178,13 +222,41 @@ def test_the_head_reads_the_class_token_alone_where_there_is_one() -> None:
         assert torch.allclose(branch(grid_from_tokens(tokens, (2, 2), n_prefix=2)), branch.head(torch.arange(8.0)[None]))
 
 
+def test_the_head_reads_the_mean_of_the_patches_where_the_prefix_is_of_registers_alone() -> None:
+    branch = TokenBranch(4, (8, 2, 2), width=8, n_classes=CLASSES, n_prefix=1, has_class_token=False)
+    tokens = torch.cat([torch.full((1, 1, 8), 100.0), torch.arange(8.0).expand(1, 4, 8)], dim=1)
+    with torch.no_grad():
+        for parameter in branch.blocks.parameters():
+            parameter.zero_()  # residual blocks of zeros: the tokens come out as they went in
+        assert torch.equal(branch(grid_from_tokens(tokens, (2, 2), n_prefix=1)), branch.head(torch.arange(8.0)[None]))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, True),
+        ({"reg_tokens": 1}, True),
+        ({"class_token": False, "reg_tokens": 1, "global_pool": "avg"}, False),
+        ({"class_token": False, "global_pool": "avg"}, False),
+    ],
+    ids=["class", "class and register", "register", "none"],
+)
+def test_a_register_token_is_no_class_token(options: dict[str, Any], expected: bool) -> None:
+    from timm.models.vision_transformer import VisionTransformer
+
+    model = VisionTransformer(img_size=16, patch_size=4, num_classes=CLASSES, embed_dim=8, depth=4, num_heads=2, **options)
+    student = Network(model, CLASSES, (16, 16))
+    objective = made_for(student, frozen(small_network("small/resnet8", 1)), small_images(4), stages=(4,))
+    assert objective.module.branches["stage4"].has_class_token == expected
+
+
 def test_stages_that_repeat_and_an_eps_that_does_not_fit_them_are_refused() -> None:
     plugin = registry.get("method", "ofa")
     shapes = {"logits": (CLASSES,), "pooled": (8,), "images": (3, 16, 16)}
-    assert needs(plugin.complete({"stages": [2, 4], "eps": [1, 1.5, 2]}), shapes, shapes).student_taps == ("stage2", "stage4")
-    refusal = needs(plugin.complete({"eps": [1.0, 1.5]}), shapes, shapes).refusal
+    assert _needs(plugin.complete({"stages": [2, 4], "eps": [1, 1.5, 2]}), shapes, shapes).student_taps == ("stage2", "stage4")
+    refusal = _needs(plugin.complete({"eps": [1.0, 1.5]}), shapes, shapes).refusal
     assert refusal == "`eps` is one number, or one for each of the 4 stages and a last one for the logits, got 2."
-    assert needs(plugin.complete({"stages": [4, 4]}), shapes, shapes).refusal == "`stages` names each stage once, got [4, 4]."
+    assert _needs(plugin.complete({"stages": [4, 4]}), shapes, shapes).refusal == "`stages` names each stage once, got 4, 4."
     with pytest.raises(SettingError, match="stages"):
         plugin.complete({"stages": [5]})
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from crossdistill.core.types import Activations, Batch, Clock
 from crossdistill.methods import rkd
 from crossdistill.methods.rkd import angle_loss, distance_loss, rkd_loss
 
@@ -75,6 +76,22 @@ def test_images_with_equal_features_pull_no_harder_than_others() -> None:
     usual = gradient(rkd_loss, student, teacher).abs().max()
     student[3] = student[1]
     assert gradient(rkd_loss, student, teacher).abs().max() < 10 * usual  # divided by their distance it would be 1e9 and more
+
+
+def test_distances_and_angles_are_terms_of_their_own() -> None:
+    student, teacher = vectors(5, 6), vectors(5, 9, seed=1)
+    images, labels = torch.zeros(5, 3, 4, 4), torch.zeros(5, dtype=torch.int64)
+    batch = Batch(images, images, labels, torch.ones(5, 2) / 2, labels, torch.ones(5, dtype=torch.bool), Clock(0, 1, 0, 1))
+    answers = [Activations(torch.zeros(5, 2), pooled=pooled) for pooled in (student, teacher)]
+    terms = rkd.rkd(None, None, None, None)(batch, *answers)
+    assert torch.equal(terms["distance"], distance_loss(student, teacher))
+    assert torch.equal(terms["angle"], angle_loss(student, teacher))
+    assert not torch.isclose(terms["distance"], terms["angle"], rtol=0.1)
+
+
+@pytest.mark.parametrize("n_images", [1, 2])
+def test_one_image_or_two_have_nothing_to_compare(n_images: int) -> None:
+    assert rkd_loss(vectors(n_images, 6), vectors(n_images, 9, seed=1)) < 1e-20  # rounding, squared
 
 
 def test_a_negative_weight_is_refused() -> None:

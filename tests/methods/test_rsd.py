@@ -87,6 +87,11 @@ def test_a_single_image_adds_nothing_and_leaves_the_projector_as_it_is() -> None
     assert all(torch.equal(value, before[name]) for name, value in objective.state_dict().items())
 
 
+def test_the_projectors_hidden_layer_is_twice_as_wide_as_the_student() -> None:
+    shapes = [tuple(parameter.shape) for parameter in RedundancyObjective(4, 6, 0.01).parameters() if parameter.ndim == 2]
+    assert shapes == [(8, 4), (6, 8)]
+
+
 def test_one_step_reaches_the_students_first_layer_and_moves_the_projector(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 3, 16, 16), dtype=np.uint8)
     data = ImageSet(pixels, np.arange(16, dtype=np.int64) % 3, np.arange(16).astype(str), tuple("abc"))

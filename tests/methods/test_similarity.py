@@ -4,7 +4,9 @@ from typing import Any
 
 import torch
 
-from crossdistill.methods.similarity import similarity_loss
+from crossdistill.core import registry
+from crossdistill.core.types import Activations, Batch, Clock, FeatureMap
+from crossdistill.methods.similarity import similarity, similarity_loss
 from crossdistill.ops.layouts import tokens_from_grid
 
 
@@ -19,6 +21,18 @@ def test_loss_and_gradient_are_the_reference(golden: Any) -> None:
     loss.backward()
     file.check("map__loss", loss)
     file.check("map__grad_f_s", student.grad)
+
+
+def test_the_last_maps_are_compared_and_not_the_pooled_vectors() -> None:
+    images, labels, answers = torch.zeros(4, 3, 4, 4), torch.tensor([0, 1, 0, 1]), torch.zeros(4, 2)
+    batch = Batch(images, images, labels, torch.eye(2)[labels], labels, torch.ones(4, dtype=torch.bool), Clock(0, 1, 0, 1))
+    maps = [features(4, 6, 3, 3), features(4, 5, 2, 2, seed=1)]
+    seen = [Activations(answers, pooled=grid.mean(dim=(2, 3)), stages={"last": FeatureMap(grid)}) for grid in maps]
+    term = similarity(None, None, None, None)(batch, *seen)["similarity"]
+    assert torch.equal(term, similarity_loss(*maps))
+    assert not torch.isclose(term, similarity_loss(*(answer.pooled for answer in seen)), rtol=1e-2)  # type: ignore[arg-type]
+    needs = registry.get("method", "similarity").facts["needs"]({}, {}, {})
+    assert (needs.student_taps, needs.teacher_taps) == (("last",), ("last",))
 
 
 def test_scale_and_an_orthogonal_transform_of_either_side_do_not_count() -> None:

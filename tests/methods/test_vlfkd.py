@@ -215,6 +215,12 @@ def test_a_dead_position_has_a_bounded_gradient() -> None:
     assert row.grad.abs().max() <= 1
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 1e-11])
+def test_rows_are_normalised_as_the_authors_do_however_short(scale: float) -> None:
+    rows = scale * values(4, 6)
+    assert torch.allclose(unit_rows(rows), F.normalize(rows, dim=-1), rtol=1e-12)
+
+
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 def test_half_precision_is_taken_as_float32(half: torch.dtype) -> None:
     student, teacher, weight = (values(*shape, seed=s).to(half) for s, shape in enumerate([(2, 4, 3, 3), (2, 4, 3, 3), (5, 4)]))
@@ -233,6 +239,25 @@ def test_half_precision_is_taken_as_float32(half: torch.dtype) -> None:
 def test_maps_of_two_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"share channels and grid: student \(1, 2, 4, 4\), teacher \(1, 2, 2, 4\)"):
         c2vkd_losses(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 2, 4), pool_weight=torch.zeros(3, 2))
+
+
+def test_labels_maps_and_projections_that_would_be_broadcast_are_refused() -> None:
+    maps = [values(6, 3, 2, 2).float(), values(6, 4, 2, 2).float()]
+    logits, labels = [values(6, 5), values(6, 5, seed=1)], torch.zeros(6, dtype=torch.int64)
+    with pytest.raises(ValueError, match="labels must be 6 integer classes, one for each image"):
+        seed_losses(*maps, *logits, labels[:1])
+    with pytest.raises(ValueError, match="labels must be 6 integer classes, one for each image"):
+        target_kl(*logits, labels[:3])
+    with pytest.raises(ValueError, match=r"of one shape, got \(6, 5\) and \(6, 1\)"):
+        seed_losses(*maps, logits[0], logits[1][:, :1], labels)
+    with pytest.raises(ValueError, match="of the same images, got 6, 1 maps and 6 rows"):
+        seed_losses(maps[0], maps[1][:1], *logits, labels)
+    projection, aligns = torch.zeros(3, 4), [(torch.zeros(5, 4), torch.zeros(5)), (torch.zeros(5, 3), torch.zeros(5))]
+    with pytest.raises(ValueError, match=r"\(3, 4\), got \(1, 4\)"):
+        vlfkd_seed_losses(
+            *maps, *logits, labels,
+            global_projection=projection[:1], patch_projection=projection, teacher_align=aligns[0], student_align=aligns[1],
+        )  # fmt: skip
 
 
 def images(n: int, seed: int) -> ImageSet:
@@ -315,3 +340,12 @@ def test_what_only_c2vkd_reads_is_refused_in_mode_seed(setting: dict[str, Any]) 
             VLFKD, {"mode": "seed", **setting}, {}, student=network("vit", 0), teacher=network("cnn", 1),
             images=images(4, 0), rng=torch.Generator(),
         )  # fmt: skip
+
+
+def test_the_random_pool_is_noted_once_where_it_is_used() -> None:
+    student, teacher = network("vit", 0), network("cnn", 1)
+    VLFKD.function(student, teacher, images(4, 0), torch.Generator(), mode="seed")
+    assert student.notes == []
+    for _ in range(2):
+        VLFKD.function(student, teacher, images(4, 0), torch.Generator())
+    assert student.notes == [f"vlfkd's linguistic term pools by random weights: the pool was {AttentionPool.provenance}."]

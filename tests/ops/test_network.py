@@ -6,6 +6,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from crossdistill.core.errors import SettingError, UnknownNameError
+from crossdistill.models._build import build_network
 from crossdistill.ops.network import Network
 
 K = 5
@@ -172,3 +173,44 @@ def test_a_network_may_be_built_without_memory():
 def test_a_model_that_cannot_take_the_size_is_refused_with_the_size():
     with pytest.raises(SettingError, match="cannot take images of 6 x 6 pixels"):
         Network(nn.Sequential(nn.Conv2d(3, 4, 7), nn.Flatten(), nn.Linear(4, K)), K, (6, 6))
+
+
+class NormedHead(nn.Module):
+    """A convolution, a mean, a BatchNorm and a linear head, in no library's layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.norm, self.head = nn.Conv2d(3, 6, 4, stride=4), nn.BatchNorm1d(6), nn.Linear(6, K)
+
+    def forward(self, x):
+        return self.head(self.norm(self.body(x).mean(dim=(2, 3))))
+
+
+@pytest.mark.parametrize("name", ["own", "timm/mobilenetv4_conv_small", "timm/efficientvit_b0", "timm/repvit_m0_9", "timm/levit_128s"])
+def test_dense_logits_leave_the_statistics_as_one_forward_pass_alone_moves_them(name):
+    torch.manual_seed(0)
+    side = 224 if "levit" in name else 64
+    network = Network(NormedHead(), K, (64, 64)) if name == "own" else build_network(name, K, (side, side))
+    network.add_head("extra")
+    network.train()
+    plain, images = copy.deepcopy(network), torch.rand(4, 3, side, side)
+    plain(images)
+    seen = network(images, ["dense"])
+    assert "dense" in network.shapes()
+    assert all(seen.dense[head].shape[:2] == (4, K) for head in network.heads)
+    for (buffer, moved), expected in zip(network.named_buffers(), plain.buffers(), strict=True):
+        assert torch.equal(moved, expected), buffer
+    assert all(module.training for module in network.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_head_is_added_in_the_networks_precision(conv, dtype):
+    conv.to(dtype)
+    assert conv.add_head("distillation").weight.dtype == dtype
+    assert conv(torch.rand(2, 3, 8, 8)).heads["distillation"].isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["coat_tiny", "coat_lite_tiny", "pit_ti_distilled_224", "volo_d1_224"])
+def test_a_timm_model_whose_features_cannot_be_read_is_refused_in_a_sentence(name):
+    with pytest.raises(SettingError, match=rf"the features of timm/{name} cannot be read \(.*Choose another model"), torch.device("meta"):
+        build_network(f"timm/{name}", K, (224, 224))

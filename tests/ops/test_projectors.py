@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crossdistill.ops.projectors import ConvRegressor, fits_conv_regressor
+from crossdistill.ops.projectors import BatchNorm, ConvRegressor, fits_conv_regressor
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,25 @@ def test_other_sizes_are_refused_with_the_numbers(teacher: tuple[int, ...]) -> N
     assert not fits_conv_regressor((4, 4, 4), teacher)
     with pytest.raises(ValueError, match=f"not from 4 x 4 to {teacher[1]} x {teacher[2]}"):
         ConvRegressor((4, 4, 4), teacher)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (1, 4, 1, 1)])
+def test_batch_normalisation_answers_one_value_by_its_running_statistics_which_stay(shape: tuple[int, ...]) -> None:
+    norm = BatchNorm(4).train()
+    norm(torch.randn(6, 4) + 3)
+    before = {name: value.clone() for name, value in norm.named_buffers()}
+    one = torch.randn(shape)
+    answer = norm(one)
+    assert all(torch.equal(value, before[name]) for name, value in norm.named_buffers())
+    assert torch.equal(answer, norm.eval()(one))
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (2, 4, 3, 3), (1, 4, 2, 1)])
+def test_batch_normalisation_of_more_values_is_torchs_own(shape: tuple[int, ...]) -> None:
+    values = torch.randn(shape) + 3
+    ours, torchs = BatchNorm(4), (torch.nn.BatchNorm1d(4) if len(shape) == 2 else torch.nn.BatchNorm2d(4))
+    assert torch.equal(ours(values), torchs(values))
+    assert torch.equal(ours.running_var, torchs.running_var)
 
 
 def test_only_without_the_relu_can_an_answer_be_negative() -> None:

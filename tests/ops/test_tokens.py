@@ -8,6 +8,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from crossdistill.core.errors import SettingError
 from crossdistill.models import _build as build
 from crossdistill.models._build import build_network, load_network, save_network
 from crossdistill.ops.network import Network
@@ -176,3 +177,21 @@ def test_a_copy_and_half_precision_work_as_the_network_does():
         # bfloat16 keeps 8 bits, and the logits are of the order of 0.1.
         torch.testing.assert_close(half, network(images(1)).heads["distillation"], rtol=0, atol=0.02)
         assert network.double()(images(1).double()).heads["distillation"].dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["class token", "no class token"])
+def test_a_token_is_added_in_the_networks_precision(kind, dtype):
+    network = vit(**KINDS[kind]).to(dtype)
+    head = network.add_token_head("distillation")
+    assert {head.weight.dtype, network.model.reg_token.dtype, network.model.pos_embed.dtype} == {dtype}
+    assert network(images()).heads["distillation"].isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "eva02_tiny_patch14_224"])
+def test_a_model_that_drops_patches_in_training_is_refused(name):
+    side = 56 if "patch14" in name else 64
+    network = build_network(f"timm/{name}", K, (side, side), settings={"options": {"patch_drop_rate": 0.25, "depth": 4}})
+    with pytest.raises(SettingError, match=f"timm/{name} drops patches in training.* leave out the option `patch_drop_rate`"):
+        network.add_token_head("distillation")
+    assert (network.heads, network.notes) == (("class",), [])

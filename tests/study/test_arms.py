@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from crossdistill.compare import read_table
 from crossdistill.core.errors import SettingError
-from crossdistill.core.records import EpochRow, EstimateModel, RunRecord
+from crossdistill.core.records import EpochRow, EstimateModel, ResultRow, RunRecord
 from crossdistill.core.store import read_json
 from crossdistill.core.study_file import parse_study
 from crossdistill.study.matching import nearest_epoch
@@ -42,15 +43,15 @@ def by_label(planned: Plan) -> dict[str, Training]:
 
 def test_every_control_that_makes_sense_is_planned_once_for_each_seed() -> None:
     arms = [training.arm for training in plan(STUDY + ARMS).students if training.seed == 0]
-    assert sorted(arms) == sorted([
-        "independent", "second_independent", "kd", "kd+shuffled_teacher", "kd+control_teacher", "token", "token+shuffled_teacher",
-        "token+control_teacher", "token+twin",  # kd changes neither the student nor its images: the independent is its twin
-    ])  # fmt: skip
+    # kd changes neither the student nor its images: the independent is its twin
+    of_kd = {"kd", "kd+shuffled_teacher", "kd+control_teacher", "kd+matched_teacher"}
+    of_token = {"token", "token+shuffled_teacher", "token+control_teacher", "token+matched_teacher", "token+twin"}
+    assert len(arms) == len(set(arms))
+    assert set(arms) == {"independent", "second_independent"} | of_kd | of_token
 
 
 def test_controls_add_their_own_tasks_and_leave_the_others_as_they_were() -> None:
-    before = by_label(plan(STUDY))
-    after = by_label(plan(STUDY + "arms: [independent, second_independent, shuffled_teacher, twin]\n"))
+    before, after = by_label(plan(STUDY)), by_label(plan(STUDY + ARMS))
     assert all(after[label].key == training.key for label, training in before.items())
     assert len({training.key for training in after.values()}) == len(after) > len(before)
 
@@ -60,7 +61,8 @@ def test_control_students_are_taught_by_the_control_teacher_of_their_run() -> No
     taught = planned["kd+control_teacher: vit -> vit, seed 1"]
     assert taught.teacher == planned["teacher: vit, seed 1"]
     assert taught.rival == planned["teacher: cnn, seed 1"]
-    assert planned["kd: cnn -> vit, seed 1"].rival == planned["teacher: vit, seed 1"]
+    matched = planned["kd+matched_teacher: cnn -> vit, seed 1"]
+    assert (matched.teacher, matched.rival, matched.own) == (taught.rival, taught.teacher, planned["kd: cnn -> vit, seed 1"])
 
 
 def test_a_twin_is_the_same_whatever_the_weights_of_its_method() -> None:
@@ -115,6 +117,8 @@ def record(accuracies: list[float]) -> RunRecord:
         ([0.5, 0.61, 0.62], [0.6], None),  # within 3 points
         ([0.70, 0.80], [0.78], None),
         ([0.9, 0.64], [0.6], None),  # the last is the nearest
+        ([0.4, 0.4, 0.9], [0.6], 2),  # of two as near the later
+        ([0.2, 0.9], [0.6], None),  # no earlier epoch is nearer
     ],
 )
 def test_the_better_teacher_steps_back_to_the_epoch_nearest_in_accuracy(mine: list[float], theirs: list[float], epoch: int | None) -> None:
@@ -126,7 +130,7 @@ def test_a_study_with_every_arm_runs_and_shows_them(command: Callable[..., int],
     file.write_text(STUDY.replace("seeds: [0, 1]", "seeds: [0]") + ARMS)
     assert command("study", "run", file, "--out", out, "--store", tmp_path / "store", "--quiet") == 0
     planned = read_json(out / "plan.json")
-    records = {r.arm: r for r in (RunRecord.load(path.parent) for path in out.glob("runs/*/record.json")) if r.arm != "teacher"}
+    records = {r.arm: r for r in (RunRecord.load(path.parent) for path in out.glob("runs/*/record.json")) if r.arm not in ("teacher", "earlier_teacher")}
     assert set(records) == {"independent", "kd", "token", *planned["pairs"][0]["controls"]}
     assert planned["pairs"][0]["controls"]["kd+control_teacher"] == "vit"
     assert "3 points" in planned["matching"]
@@ -134,7 +138,16 @@ def test_a_study_with_every_arm_runs_and_shows_them(command: Callable[..., int],
     assert twin.teacher is None
     assert (twin.readout, twin.parameters) == (student.readout, student.parameters) == ("mean_heads", student.parameters)
     assert set(twin.history[0].terms) == {"ce"}
-    assert records["independent"].history != records["second_independent"].history
+    losses = {arm: [row.loss for row in records[arm].history] for arm in ("independent", "second_independent", "kd", "kd+matched_teacher")}
+    assert losses["independent"] != losses["second_independent"]
+    fidelity = {row.arm: row for row in read_table(out / "results.parquet", ResultRow)
+                if row.metric == "fidelity_agreement" and row.probe == "clean"}  # fmt: skip
+    for arm, record in records.items():
+        if record.teacher_epoch:  # compared with the weights that taught it, which were observed as a run of their own
+            assert record.teacher_run.endswith(f"@epoch-{record.teacher_epoch:03d}")
+            assert fidelity[arm].teacher_run == record.teacher_run
+    matched = records["kd+matched_teacher"]
+    assert (losses["kd"] == losses["kd+matched_teacher"]) == (matched.teacher_epoch is None)
     assert any("points apart" in note for note in records["kd+control_teacher"].notes)
     page = (out / "report.html").read_text()
     assert all(arm in page for arm in records)
@@ -193,3 +206,51 @@ def test_a_warm_up_depends_on_its_own_settings_only() -> None:
     longer = plan(WARMED.replace("warm_up_epochs: 1", "warm_up_epochs: 2")).warm_ups
     assert len(one) == 1
     assert one[0].key == other[0].key != longer[0].key
+
+
+def test_a_method_that_refuses_the_control_teacher_has_no_control_and_says_so(command: Callable[..., int], tmp_path: Path) -> None:
+    file, out = tmp_path / "capd.yaml", tmp_path / "out"
+    text = STUDY.replace("teacher: cnn, student: vit, control_teacher: vit", "teacher: vit, student: cnn, control_teacher: other")
+    text = text.replace("  cnn: {model: small/resnet8}", "  cnn: {model: small/resnet8}\n  other: {model: small/resnet8}")
+    text = text.replace("methods: [kd, {name: deit, label: token}]", "methods: [capd]").replace("seeds: [0, 1]", "seeds: [0]")
+    file.write_text(text + "arms: [independent, control_teacher]\n")
+    assert command("study", "run", file, "--out", out, "--store", tmp_path / "store", "--quiet") == 0
+    planned = read_json(out / "plan.json")
+    assert "attends" in planned["left_out"]["capd+control_teacher: other -> cnn"]
+    assert "leaves out capd+control_teacher" in (out / "report.html").read_text()
+    assert {task["label"] for task in planned["tasks"]} == {"teacher: vit, seed 0", "independent: cnn, seed 0", "capd: vit -> cnn, seed 0"}
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (("control_teacher: vit", "control_teacher: cnn"), "is the teacher"),
+        (("methods: [kd, {name: deit, label: token}]}", "methods: [cskd]}\n  - {teacher: other, student: vit, control_teacher: vit, "
+          "methods: [{name: cskd, schedule: cosine}]}"), "would both be called 'cskd"),
+    ],
+)  # fmt: skip
+def test_what_would_be_confused_is_refused(edit: tuple[str, str], message: str) -> None:
+    text = STUDY.replace("  cnn: {model: small/resnet8}", "  cnn: {model: small/resnet8}\n  other: {model: small/resnet20}")
+    with pytest.raises(SettingError, match=message):
+        plan(text.replace(*edit) + ARMS)
+
+
+def test_a_control_teacher_of_another_family_is_refused(command: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "family.yaml"
+    text = STUDY.replace("control_teacher: vit", "control_teacher: other")
+    file.write_text(text.replace("  cnn: {model: small/resnet8}", "  cnn: {model: small/resnet8}\n  other: {model: small/resnet20}") + ARMS)
+    assert command("study", "plan", file) == 2
+    assert "name one of the student's own family" in capsys.readouterr().err
+
+
+def test_equal_methods_in_two_pairs_are_both_planned_and_their_twins_too() -> None:
+    text = STUDY.replace(
+        "methods: [kd, {name: deit, label: token}]", "methods: [{name: deit, label: a}, {name: deit, label: b, weight: 3}]"
+    )
+    arms = {training.arm for training in plan(text + "arms: [independent, twin]\n").students}
+    assert arms == {"independent", "a", "b", "a+twin", "b+twin"}
+
+
+def test_writing_a_default_out_changes_no_key() -> None:
+    spelled = STUDY.replace("methods: [kd,", "methods: [{name: kd, temperature: 4, until: 1.0},")
+    assert {t.key for t in plan(STUDY).trainings} == {t.key for t in plan(spelled).trainings}

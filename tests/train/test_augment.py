@@ -56,7 +56,8 @@ def test_positions_outside_are_mirrored_at_the_border_pixel() -> None:
 
 def test_mixup_by_hand() -> None:
     images = torch.tensor([0, 100], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
-    mixed, targets, labels = mixed_up(images, torch.eye(2), torch.tensor([0, 1]), share=0.25)
-    assert mixed[:, 0, 0, 0].tolist() == pytest.approx([75 / 255, 25 / 255])
-    assert targets.tolist() == [[0.25, 0.75], [0.75, 0.25]]
-    assert labels.tolist() == [1, 0]
+    mixed, targets = mixed_up(images, torch.eye(2), share=0.75)
+    assert mixed[:, 0, 0, 0].tolist() == pytest.approx([25 / 255, 75 / 255])
+    assert targets.tolist() == [[0.75, 0.25], [0.25, 0.75]]
+    with pytest.raises(ValueError, match="0.5 to 1"):
+        mixed_up(images, torch.eye(2), share=0.25)

@@ -172,3 +172,21 @@ def test_the_network_of_every_epoch_can_be_had(bench: Any, copied_weights: Any, 
     training.run()
     assert [epoch for epoch, _ in kept] == [1, 2]
     assert same_bytes(kept[-1][1], copied_weights(training.network))
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_an_interruption_at_the_last_step_of_an_epoch_keeps_that_epoch(bench: Any, step: int) -> None:
+    def losses(history: Any) -> list[tuple[int, float]]:
+        return [(row.epoch, row.loss) for row in history]
+
+    whole = bench.training(folder="whole").run()
+    kept: list[int] = []
+    stopped = bench.training(folder="stopped")
+    stopped.after_epoch = lambda epoch, network: kept.append(epoch)
+    call_at_step(stopped, step - 1, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    resumed = bench.training(folder="stopped")
+    resumed.after_epoch = lambda epoch, network: kept.append(epoch)
+    assert losses(resumed.run()) == losses(whole)
+    assert kept == [1, 2]

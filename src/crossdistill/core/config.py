@@ -20,7 +20,7 @@ NOT_METHODS = ("teacher", "independent", "second_independent")
 
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -116,7 +116,7 @@ class MethodConfig(WithSettings):
     name: str
     label: str | None = Field(default=None, pattern=r"^[\w.-]+$")  # also the name of the runs' folders
     weight: NonNegativeFloat = 1.0
-    weights: dict[str, float] = {}
+    weights: dict[str, NonNegativeFloat] = {}
     ramp_epochs: NonNegativeFloat = 0.0  # the weight of every term but `ce` rises linearly over these epochs
     until: float | None = Field(default=None, gt=0, le=1)  # share of the epochs (rounded up) with the teacher; then labels alone
 
@@ -187,6 +187,10 @@ class StudyConfig(Frozen):
                     _fail(("pairs", i, "methods"), f"'{first.arm}' and '{method.arm}' are the same method with the same settings")
             if "control_teacher" in self.arms and pair.control_teacher is None:
                 _fail(("pairs", i), "the arm control_teacher needs `control_teacher:` in each pair, a network of the student's own family")
+            if pair.control_teacher == pair.teacher:
+                _fail(
+                    ("pairs", i, "control_teacher"), f"'{pair.teacher}' is the teacher itself: name a network of the student's own family"
+                )
             if self.networks[pair.student].checkpoint:
                 _fail(("pairs", i, "student"), f"network '{pair.student}' is a finished checkpoint: a student needs a `model`")
         joined = [(pair.teacher, pair.student, method.arm) for pair in self.pairs for method in pair.methods]

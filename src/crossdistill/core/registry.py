@@ -53,7 +53,9 @@ class Plugin:
         fields: dict[str, Any] = {
             p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default) for p in parameters if p.kind is p.KEYWORD_ONLY
         }
-        return create_model(self.name, __config__=ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True), **fields)
+        return create_model(
+            self.name, __config__=ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False), **fields
+        )
 
     def parse(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that were given, validated and in their declared types; defaults are left to the function.
@@ -80,11 +82,35 @@ class Plugin:
         """All settings: those given, validated, and the defaults of the others."""
         return dict(self.settings.model_validate(self.parse(settings)))
 
+    def chosen(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that differ from their defaults, as they are written in JSON: what a key may hold."""
+        parsed = self.settings.model_validate(self.parse(settings))
+        return parsed.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def identity(self) -> int | str:
+        """What changes when the plug-in gives other bytes: a built-in declares a version, for anyone else's the source is what we know."""
+        return self.version if self.function.__module__.startswith("crossdistill.") else self.source_hash
+
     @property
     def source_hash(self) -> str:
-        """Hash of the syntax tree of the file that defines the plug-in: comments and layout do not count."""
-        source = inspect.getsource(inspect.getmodule(self.function) or self.function)
-        return hashlib.sha256(ast.dump(ast.parse(source)).encode()).hexdigest()[:16]
+        """Hash of the syntax trees of the file that defines the plug-in and of the helpers beside it (`_NAME.py`) that it uses.
+
+        Comments and layout do not count.
+        """
+        trees = _syntax_trees(self.function.__module__)
+        return hashlib.sha256("".join(trees[name] for name in sorted(trees)).encode()).hexdigest()[:16]
+
+
+def _syntax_trees(module: str, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The syntax trees of a module and of its package's private modules that it imports, directly or not, by name."""
+    tree = ast.parse(inspect.getsource(importlib.import_module(module)))
+    found = {**(known or {}), module: ast.dump(tree)}
+    beside = module.rpartition(".")[0] + "._"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(beside) and node.module not in found:
+            found = _syntax_trees(str(node.module), found)
+    return found
 
 
 @dataclass(frozen=True)

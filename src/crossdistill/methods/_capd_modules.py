@@ -76,13 +76,14 @@ class GroupedLinear(nn.Module):
         n_groups = math.prod(n_blocks(size))
         bound = n_in**-0.5  # torch's own for a linear layer
         self.weight = nn.Parameter(torch.empty(n_groups, n_out, n_in).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(n_groups, n_out).uniform_(-bound, bound))
+        # Flat, so that the optimiser, which decays tensors of two dimensions and more, takes it for the bias that it is.
+        self.bias = nn.Parameter(torch.empty(n_groups * n_out).uniform_(-bound, bound))
         # Before the layers: dropped outputs would be zeros, which no teacher gives and any discriminator sees.
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, grid: Tensor) -> Tensor:
         """[batch, n_in, height, width] -> [batch, height * width, n_out]."""
-        return grouped_linear(self.dropout(grid), self.weight, self.bias)
+        return grouped_linear(self.dropout(grid), self.weight, self.bias.view(len(self.weight), -1))
 
 
 def make_discriminator(channels: int) -> nn.Sequential:
@@ -111,7 +112,8 @@ class PaperObjective(nn.Module):
     def forward(self, batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
         grid = self.pair.student_map(student)
         own = self.projections(grid)
-        taught = tuple(patch_rows(teacher.attention, self.pair.n_positions)[name] for name in "qkv")
+        rows = patch_rows(teacher.attention, self.pair.n_positions)
+        taught = (rows["q"], rows["k"], rows["v"])
         projected = self.group_linear(grid)
         return {
             "ce": cross_entropy(student.logits, batch.targets),

@@ -78,12 +78,14 @@ def grouped_linear(grid: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A grid [batch, C, height, width] through one linear layer for each 4 x 4 neighbourhood: [batch, height * width, D].
 
     `weight` [groups, D, C] and `bias` [groups, D] have ceil(height / 4) * ceil(width / 4) groups, row by row: position (r, c)
-    takes layer (r // 4) * ceil(width / 4) + c // 4. Raises ValueError for another number of groups.
+    takes layer (r // 4) * ceil(width / 4) + c // 4. Raises ValueError for other shapes.
     """
     batch, channels, height, width = grid.shape
     rows, columns = n_blocks((height, width))
     if len(weight) != rows * columns:
         raise ValueError(f"a {height} x {width} grid has {rows} x {columns} neighbourhoods of {BLOCK} x {BLOCK}, got {len(weight)} layers")
+    if bias.shape != weight.shape[:2]:
+        raise ValueError(f"weight [groups, D, C] needs bias [groups, D], got {tuple(weight.shape)} and {tuple(bias.shape)}")
     # Padded to whole neighbourhoods, so that one batched product serves them all.
     padded = F.pad(grid, (0, columns * BLOCK - width, 0, rows * BLOCK - height))
     blocks = padded.reshape(batch, channels, rows, BLOCK, columns, BLOCK).permute(2, 4, 0, 3, 5, 1)  # rows columns batch 4 4 channels
@@ -111,8 +113,15 @@ def capd_release(
     `student_map` [batch, C, height, width] on the teacher's grid, `teacher_features` [batch, positions, D] and the teacher's
     q, k, v [batch, heads, 1 + positions, head_dim], class token first; `student_token` is what the student projects its pooled
     vector to. `qkv_weight` [3C, C] gives the student's q, k, v in `heads` heads; `group_*` as in `grouped_linear`.
+    Raises ValueError where shapes do not fit, or heads do not divide C.
     """
-    n_positions = teacher_features.shape[1]
+    n_positions, channels = teacher_features.shape[1], student_map.shape[1]
+    if heads < 1 or channels % heads:
+        raise ValueError(f"heads must divide the student's {channels} channels, got {heads}")
+    if qkv_weight.shape != (3 * channels, channels):
+        raise ValueError(f"qkv_weight must be [3C, C] of the student's {channels} channels, got {tuple(qkv_weight.shape)}")
+    _check_equal(student_logits, teacher_logits)
+    _check_equal(student_token, teacher_token)
     qkv_weight, group_weight, group_bias = (widened(values) for values in (qkv_weight, group_weight, group_bias))
     student_q, student_k, student_v = F.linear(tokens_from_grid(widened(student_map)), qkv_weight).chunk(3, dim=-1)
     teacher_q, teacher_k, teacher_v = (widened(values)[:, :, -n_positions:] for values in (teacher_q, teacher_k, teacher_v))
@@ -130,13 +139,13 @@ def release_attention(student_q: Tensor, student_k: Tensor, teacher_q: Tensor, t
     """
     # The mean over heads of q k^T is the product over all channels at once, divided by the number of heads.
     student = student_q @ student_k.mT / (heads * (student_q.shape[-1] / heads) ** 0.5)
-    return F.mse_loss(student, _head_mean(teacher_q, teacher_k) / teacher_q.shape[-1] ** 0.5)
+    return _mean_square(student, _head_mean(teacher_q, teacher_k) / teacher_q.shape[-1] ** 0.5)
 
 
 def release_value(student_v: Tensor, teacher_v: Tensor, *, heads: int) -> Tensor:
     """As `release_attention`, of v v^T. As released, the student's is divided by sqrt(d) and the teacher's is not."""
     student = student_v @ student_v.mT / (heads * (student_v.shape[-1] / heads) ** 0.5)
-    return F.mse_loss(student, _head_mean(teacher_v, teacher_v))
+    return _mean_square(student, _head_mean(teacher_v, teacher_v))
 
 
 def release_ramp(epoch: float) -> float:
@@ -155,6 +164,11 @@ def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _head_mean(a: Tensor, b: Tensor) -> Tensor:
     joined = [values.transpose(1, 2).flatten(2) for values in (a, b)]  # batch positions channels
     return joined[0] @ joined[1].mT / a.shape[1]
+
+
+def _mean_square(student: Tensor, teacher: Tensor) -> Tensor:
+    _check_equal(student, teacher)
+    return F.mse_loss(student, teacher)
 
 
 def _check_equal(student: Tensor, teacher: Tensor) -> None:

@@ -1,5 +1,6 @@
 """CAPD's multi-view generator: what the student is shown of each image, with a given probability, in place of the image itself."""
 
+from collections.abc import Callable
 from math import pi
 
 import torch
@@ -37,7 +38,7 @@ def multi_view(probability: float) -> Views:
     return views
 
 
-def _replaced(images: Tensor, chosen: Tensor, transform) -> Tensor:
+def _replaced(images: Tensor, chosen: Tensor, transform: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """The images, the chosen rows replaced by `transform([0, 1] images, rows)`, in their own type and range."""
     rows = chosen.nonzero().flatten()
     if not len(rows):

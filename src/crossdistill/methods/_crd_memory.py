@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from crossdistill.ops.losses import widened
+from crossdistill.ops.losses import widened, without_autocast
 
-EPS = 1e-7  # of the published loss; it keeps its place for the sake of equal numbers
+EPSILON = 1e-7  # of the published loss; it keeps its place for the sake of equal numbers
 ROWS_PER_CANDIDATE = 32  # measured on 2 CPU threads: below this many bank rows for each candidate, one product is the faster way
 
 
@@ -28,8 +28,9 @@ class CRDMemory(nn.Module):
     than once counts with its last row.
 
     The buffers `z_student` and `z_teacher` are n_images * mean(s) of the first batch in train mode, then frozen, as published
-    (0: not estimated yet). With `z_momentum` they follow later batches as an exponential average, which helps where the
-    banks are not random at the start (the author's advice, https://github.com/HobbitLong/CMC/issues/23, is 0.99).
+    (0: not estimated yet), in the embeddings' precision. With `z_momentum` they follow later batches as an exponential average,
+    which helps where the banks are not random at the start (the author's advice,
+    https://github.com/HobbitLong/CMC/issues/23, is 0.99).
     """
 
     student_bank: Tensor
@@ -62,11 +63,15 @@ class CRDMemory(nn.Module):
         self.register_buffer("z_teacher", torch.zeros(()))
         self._waiting: list[tuple[Tensor, ...]] = []  # index, embeddings and estimates of z since the last update
 
+    @without_autocast
     def forward(
         self, student_embedding: Tensor, teacher_embedding: Tensor, index: Tensor, candidates: Tensor, *, update: bool = True
     ) -> dict[str, Tensor]:
         student, teacher = widened(student_embedding), widened(teacher_embedding)
         self._refuse_wrong_shapes(student, teacher, index, candidates)
+        if self.training:
+            for name in ("z_student", "z_teacher"):  # a float32 buffer would round the estimate of float64 embeddings
+                setattr(self, name, getattr(self, name).to(student.dtype))
         student_loss, student_estimate = self._side(student, self.teacher_bank, self.z_student, candidates)
         teacher_loss, teacher_estimate = self._side(teacher, self.student_bank, self.z_teacher, candidates)
         if self.training:
@@ -101,9 +106,9 @@ class CRDMemory(nn.Module):
                 z.copy_(z_now)
         noise = self.n_negatives / len(bank)
         # In logarithms: s / z is never formed, so that nothing overflows.
-        log_ratio = scores.sub_(z_now.log() + math.log(noise + EPS))
+        log_ratio = scores.sub_(z_now.log() + math.log(noise + EPSILON))
         loss = _Contrast.apply(anchor, bank, candidates, log_ratio, self.temperature)
-        return loss + self.n_negatives * math.log((noise + EPS) / noise), estimate
+        return loss + self.n_negatives * math.log((noise + EPSILON) / noise), estimate
 
     def _move(self, bank: Tensor, index: Tensor, embedding: Tensor) -> None:
         same = index[:, None] == index
@@ -113,8 +118,13 @@ class CRDMemory(nn.Module):
 
     def _refuse_wrong_shapes(self, student: Tensor, teacher: Tensor, index: Tensor, candidates: Tensor) -> None:
         batch, dim = len(index), self.student_bank.shape[1]
-        expected = {"student_embedding": (batch, dim), "teacher_embedding": (batch, dim), "candidates": (batch, 1 + self.n_negatives)}
-        for (name, shape), given in zip(expected.items(), (student, teacher, candidates), strict=True):
+        expected = {
+            "student_embedding": (batch, dim),
+            "teacher_embedding": (batch, dim),
+            "index": (batch,),
+            "candidates": (batch, 1 + self.n_negatives),
+        }
+        for (name, shape), given in zip(expected.items(), (student, teacher, index, candidates), strict=True):
             if tuple(given.shape) != shape:
                 raise ValueError(f"{name} must be of shape {shape} for {batch} indices, got {tuple(given.shape)}")
 

@@ -2,11 +2,12 @@
 
 from typing import Any, Literal
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from crossdistill.core.errors import SettingError
-from crossdistill.ops.losses import cross_entropy, kl_divergence, widened
+from crossdistill.methods._logits import check_logits, tempered_kl
+from crossdistill.ops.losses import widened
 
 HEAD = "distillation"
 Kind = Literal["hard", "soft"]
@@ -39,18 +40,20 @@ def check_settings(*, alpha: float, kinds: tuple[str, ...], temperature: float) 
         raise ValueError(f"temperature must be positive, got {temperature}")
 
 
-def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy with labels [batch], without rows labelled -1; zero where there is no other."""
-    one_hot = torch.nn.functional.one_hot(labels.clamp(min=0), logits.shape[1])
-    return cross_entropy(logits, one_hot * (labels >= 0)[:, None])
+def idle_temperature(kinds: tuple[str, ...], temperature: float) -> str | None:
+    """Why a temperature cannot be set, in words, where no loss of these kinds has one; None where it may."""
+    if "soft" in kinds or temperature == 1:
+        return None
+    return f"`temperature` belongs to soft distillation: hard takes the teacher's decision and has no use for {temperature:g}."
 
 
 def distillation_loss(distillation_logits: Tensor, teacher_logits: Tensor, *, kind: Kind, temperature: float) -> Tensor:
     """DeiT's loss of the distillation head, logits [batch, classes]. Hard: cross-entropy with the teacher's decision, mean over the batch.
     Soft: T^2 KL(teacher || student) divided by batch x classes, as the authors' code does: 1/classes of a mean over the batch.
+    Raises ValueError where the two have not one shape.
     """
-    student, teacher = widened(distillation_logits), widened(teacher_logits)
     if kind == "hard":
-        return torch.nn.functional.cross_entropy(student, teacher.argmax(dim=1))
-    log_p = (teacher / temperature).log_softmax(dim=1)
-    return temperature**2 * kl_divergence(log_p, (student / temperature).log_softmax(dim=1)) / student.shape[1]
+        check_logits(distillation_logits, teacher_logits)
+        return F.cross_entropy(widened(distillation_logits), teacher_logits.argmax(dim=1))
+    divergence = tempered_kl(distillation_logits, teacher_logits, temperature).mean()
+    return temperature**2 * divergence / distillation_logits.shape[1]

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from crossdistill.core.types import Activations
-from crossdistill.ops.losses import widened
+from crossdistill.ops.losses import row_divergences, widened
 
 EPSILON = 1e-7  # the authors' constant: added to the standard deviation, so that constant logits become zeros
 
@@ -38,9 +38,23 @@ def softened(student_logits: Tensor, teacher_logits: Tensor, temperature: float)
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
+    check_logits(student_logits, teacher_logits)
+    return widened(student_logits) / temperature, widened(teacher_logits) / temperature
+
+
+def tempered_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student) in nats of logits [rows, classes] softened by T: one value for each row, without a factor T^2.
+
+    Raises ValueError as `softened` does.
+    """
+    student, teacher = softened(student_logits, teacher_logits, temperature)
+    return row_divergences(teacher.log_softmax(dim=1), student.log_softmax(dim=1))
+
+
+def check_logits(student_logits: Tensor, teacher_logits: Tensor) -> None:
+    """Raise ValueError unless both are matrices [batch, classes] of one shape."""
     if student_logits.ndim != 2 or student_logits.shape != teacher_logits.shape:
         raise ValueError(
             f"student and teacher logits must be [batch, classes] of one shape, "
             f"got {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
         )
-    return widened(student_logits) / temperature, widened(teacher_logits) / temperature

@@ -8,23 +8,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossdistill.core.types import FeatureMap
+from crossdistill.ops.projectors import BatchNorm
 
 FINAL_SIDE = 7
 """Token branches work on at most 7 x 7 positions: what the official branches reach at 224 pixels, and what keeps them cheap."""
 
+CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")
+
 
 def make_branch(
-    family: str, stage: int, shape: tuple[int, ...], *, student_width: int, teacher_width: int, n_classes: int, n_prefix: int
-) -> nn.Module:
+    family: str, stage: int, shape: tuple[int, ...], *, student_width: int, teacher_width: int, n_classes: int,
+    n_prefix: int, has_class_token: bool,
+) -> nn.Module:  # fmt: skip
     """The branch for the student's stage 1 to 4 whose features have `shape` (channels, height, width): FeatureMap -> logits.
 
-    The widths are those of the pooled vectors. Weights are drawn from torch's global generator: convolutions Kaiming (fan out),
-    linear layers from a truncated normal of 0.02, biases zero.
+    The widths are those of the pooled vectors; a class token is the first of the `n_prefix` tokens. Weights are drawn from
+    torch's global generator: convolutions Kaiming (fan out), linear layers from a truncated normal of 0.02, biases zero.
     """
     if family == "cnn":
         branch: nn.Module = CnnBranch(stage, shape, width=max(student_width, teacher_width), n_classes=n_classes)
     else:
-        branch = TokenBranch(stage, shape, width=student_width, n_classes=n_classes, n_prefix=n_prefix)
+        branch = TokenBranch(stage, shape, width=student_width, n_classes=n_classes, n_prefix=n_prefix, has_class_token=has_class_token)
     return branch.apply(_initialise)
 
 
@@ -60,30 +64,20 @@ def separable_halving(channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm that answers with its running statistics where a batch has one value a channel, which has no variance.
-
-    One image on a grid of one position is such a batch; torch refuses it in train mode.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        if input.numel() > input.shape[1]:
-            return super().forward(input)
-        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
-
-
 class TokenBranch(nn.Module):
     """Patch tokens merged or pooled to at most 7 x 7, then max(4 - stage, 1) transformer blocks, then a linear head.
 
     Merging takes 2 x 2 tokens into one, while a side is longer than 7 positions and both sides are even: 14 to 7 and 56 to 7 as
     in the official code; but also 8 to 4 and 16 to 4, where the official count, floor(log2(side / 7)), merges less and leaves
     branches as costly as the student. What is then still longer than 7 (37, 9) is averaged to 7. Prefix tokens skip all this.
-    The head reads the first prefix token (the class token), or the mean of the patch tokens where there is none.
+    The head reads the class token, which is the first prefix token, or the mean of the patch tokens where there is none: a
+    register token is no class token.
     """
 
-    def __init__(self, stage: int, shape: tuple[int, ...], *, width: int, n_classes: int, n_prefix: int) -> None:
+    def __init__(self, stage: int, shape: tuple[int, ...], *, width: int, n_classes: int, n_prefix: int, has_class_token: bool) -> None:
         super().__init__()
         channels, height, width_px = shape
+        self.has_class_token = has_class_token
         n_merges = merges_of((height, width_px))
         # The official merge also changes the width; without a merge, or where prefix tokens skip it, a linear layer does.
         widens_first = channels != width and (n_merges == 0 or n_prefix > 0)
@@ -100,9 +94,16 @@ class TokenBranch(nn.Module):
     def forward(self, feature_map: FeatureMap) -> Tensor:
         positions = self.merge(self.widen(feature_map.grid.permute(0, 2, 3, 1)))  # batch height width channels
         tokens = _at_most(FINAL_SIDE, positions).flatten(1, 2)  # batch tokens channels
-        if feature_map.prefix is None:
-            return self.head(self.blocks(tokens).mean(dim=1))
-        return self.head(self.blocks(torch.cat([self.widen(feature_map.prefix), tokens], dim=1))[:, 0])
+        if feature_map.prefix is not None:
+            tokens = torch.cat([self.widen(feature_map.prefix), tokens], dim=1)
+        n_prefix = 0 if feature_map.prefix is None else feature_map.prefix.shape[1]
+        answers = self.blocks(tokens)
+        return self.head(answers[:, 0] if self.has_class_token and n_prefix else answers[:, n_prefix:].mean(dim=1))
+
+
+def has_class_token(model: nn.Module) -> bool:
+    """Whether the model has a learned class token, by the names of parameters in timm, torchvision and transformers."""
+    return any(name.rpartition(".")[2] in CLASS_TOKENS for name, _ in model.named_parameters())
 
 
 class TokenMerge(nn.Module):

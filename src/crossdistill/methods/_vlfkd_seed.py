@@ -5,7 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossdistill.core.types import Activations, Batch
+from crossdistill.methods._logits import check_logits
 from crossdistill.methods._vlfkd_terms import labelled_mean, on_grid, token_kl
+from crossdistill.ops.checks import refuse_labels
 from crossdistill.ops.layouts import tokens_from_grid
 from crossdistill.ops.losses import cross_entropy, kl_divergence, widened
 
@@ -30,12 +32,25 @@ def vlfkd_seed_losses(
     the TEACHER's features; the alignments are (weight [dim, channels], bias [dim]). `global`: KL of softmaxes over channels of
     the pooled maps; `patch`: mean squared error on the student's grid; `linguistic`: KL of softmaxes of aligned unit vectors;
     `decoupled`: squared errors of the target logit and of the sum of the others, mean over the labelled images.
+    Raises ValueError where batches, classes or the projections' shapes do not fit one another.
     """
+    _check(student_map, teacher_map, student_logits, (global_projection, patch_projection))
     terms = _seed_feature_terms(
         widened(student_map), widened(teacher_map), global_projection, patch_projection, teacher_align, student_align, temperature=1.0
     )
     terms["decoupled"] = _seed_decoupled(widened(student_logits), widened(teacher_logits), labels)
     return {**terms, "total": torch.stack([TOTAL_WEIGHTS[name] * value for name, value in terms.items()]).sum()}
+
+
+def _check(student_map: Tensor, teacher_map: Tensor, student_logits: Tensor, projections: tuple[Tensor, Tensor]) -> None:
+    if not len(student_map) == len(teacher_map) == len(student_logits):
+        raise ValueError(
+            f"maps and logits must be of the same images, got {len(student_map)}, {len(teacher_map)} maps and {len(student_logits)} rows"
+        )
+    expected = (student_map.shape[1], teacher_map.shape[1])
+    for projection in projections:
+        if projection.shape != expected:
+            raise ValueError(f"a projection must be [student channels, teacher channels] {expected}, got {tuple(projection.shape)}")
 
 
 def _seed_feature_terms(
@@ -56,6 +71,8 @@ def _seed_feature_terms(
 
 
 def _seed_decoupled(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    check_logits(student_logits, teacher_logits)
+    refuse_labels(labels, *student_logits.shape)
     difference = student_logits - teacher_logits
     target = difference.gather(1, labels.clamp(min=0)[:, None])[:, 0]
     rest = difference.sum(dim=1) - target

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossdistill.methods._logits import check_logits, tempered_kl
+from crossdistill.ops.checks import refuse_labels
 from crossdistill.ops.layouts import tokens_from_grid
-from crossdistill.ops.losses import kl_divergence, widened
+from crossdistill.ops.losses import widened
 
-DEAD = 1e-6  # a row shorter than this holds no direction
+DEAD = 1e-12  # a row shorter than this holds no direction; F.normalize draws the line at the same length
 
 
 def on_grid(teacher_map: Tensor, size: tuple[int, int]) -> Tensor:
@@ -29,13 +31,12 @@ def element_mean_kl(student: Tensor, teacher: Tensor, *, dim: int, temperature: 
 
 def token_kl(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
     """KL(teacher || student) of softmaxes over the last axis of unit vectors: summed over it, mean over all rows."""
-    student_log_p = (unit_rows(student) / temperature).log_softmax(dim=-1)
-    teacher_log_p = (unit_rows(teacher) / temperature).log_softmax(dim=-1)
-    return kl_divergence(teacher_log_p, student_log_p)
+    student_rows, teacher_rows = (unit_rows(rows).flatten(0, -2) for rows in (student, teacher))
+    return tempered_kl(student_rows, teacher_rows, temperature).mean()
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """Rows of length one along the last axis; a zero row stays zero, with a bounded gradient (1 / |row| would be infinite)."""
+    """Rows of length one along the last axis; a zero row stays zero, with a bounded gradient (F.normalize's would be 1e12)."""
     length = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
     return rows / torch.where(length > DEAD, length, 1.0)
 
@@ -90,6 +91,8 @@ def target_kl(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) ->
     """
     if student_logits.shape[1] < 2:
         raise ValueError(f"[target, rest] needs at least 2 classes, got {student_logits.shape[1]}")
+    check_logits(student_logits, teacher_logits)
+    refuse_labels(labels, *student_logits.shape)
     student_log_p = target_and_rest(widened(student_logits), labels)
     teacher_log_p = target_and_rest(widened(teacher_logits), labels)
     per_image = F.kl_div(student_log_p, teacher_log_p, reduction="none", log_target=True).sum(dim=1)

@@ -1,19 +1,18 @@
 """Attention transfer: where on the image the features are strong (Zagoruyko & Komodakis, ICLR 2017, https://arxiv.org/abs/1612.03928)."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch, Needs
+from crossdistill.methods._features import Stages, repeated_stages
+from crossdistill.ops.checks import refuse_unpaired
 from crossdistill.ops.layouts import to_common_grid
 from crossdistill.ops.losses import cross_entropy, widened
-
-Stage = Literal["stage1", "stage2", "stage3", "stage4", "last"]
 
 
 def attention_transfer_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
@@ -22,11 +21,13 @@ def attention_transfer_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     An image's energy map is the mean over the channels of the squared features, scaled to unit length over its positions; the
     larger grid is averaged down to the smaller before squaring. Channels may differ. Two unit vectors lie at most 2 apart
     (squared, without negative entries), and the mean is over positions: the loss shrinks as 1 / (height * width). The paper
-    takes the length of the difference for each image; this is its authors' code.
+    takes the length of the difference for each image; this is its authors' code. Raises ValueError unless both are grids of one
+    batch.
 
     >>> attention_transfer_loss(torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[0.0, 5.0]]]])).item()
     1.0
     """
+    refuse_unpaired(student_map, teacher_map, "batch, channels, height, width")
     student_grid, teacher_grid = to_common_grid(widened(student_map), widened(teacher_map))
     return (_energy(student_grid) - _energy(teacher_grid)).square().mean()
 
@@ -36,7 +37,7 @@ def _energy(grid: Tensor) -> Tensor:
 
 
 def _needs(settings: Mapping[str, Any], student: Mapping[str, Any], teacher: Mapping[str, Any]) -> Needs:
-    return Needs(settings["stages"], settings["stages"])
+    return Needs(settings["stages"], settings["stages"], refusal=repeated_stages(settings["stages"]))
 
 
 @method(paper="Zagoruyko & Komodakis 2017", weights={"ce": 1.0, "attention": 1000.0}, needs=_needs)
@@ -46,7 +47,7 @@ def attention_transfer(
     images: Any,
     rng: Any,
     *,
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("stage2", "stage3", "stage4"),
+    stages: Stages = ("stage2", "stage3", "stage4"),
 ) -> Callable[..., dict[str, Tensor]]:
     """Cross-entropy with the labels, and the squared difference of the energy maps, summed over `stages`: where, never what.
 

@@ -25,6 +25,10 @@ __all__ = ["capd", "capd_attention", "capd_discriminator", "capd_features", "cap
 Shapes = Mapping[str, tuple[int, ...]]
 
 PAPER = {"ce": 1.0, "attention": 1.0, "value": 1.0, "features": 1.0, "generator": 0.1}
+PAPER_ONLY = {
+    "generator": "non_saturating",
+    "view_probability": 0.5,
+}  # the settings that variant `release` does not read, at their defaults
 RELEASE = {"ce": 1.0, "attention": 0.2, "value": 0.05, "features": 0.05, "logits": 1.0, "token": 1.0}
 
 
@@ -41,9 +45,12 @@ def nearest_stage(student: Shapes, grid: tuple[int, int]) -> str:
 def _needs(settings: Mapping[str, Any], student: Shapes, teacher: Shapes) -> Needs:
     if "attention" not in teacher:
         return Needs(
-            refusal="CAPD needs a teacher whose last block attends over all its patches (a ViT): "
-            "its queries, keys and values are what the student learns. This teacher has no such attention."
+            refusal="CAPD needs a teacher whose last block attends over all its patches (a ViT), by attention that q, k and v alone "
+            "determine (no windows, masks or position biases): these are what the student learns. This teacher has no such attention."
         )
+    idle = [name for name, default in PAPER_ONLY.items() if settings[name] != default] if settings["variant"] == "release" else []
+    if idle:
+        return Needs(refusal=f"`{idle[0]}` belongs to variant paper: variant release has no use for it.")
     _, height, width = teacher["last"]
     pooled = ("pooled",) if settings["variant"] == "release" else ()
     return Needs((nearest_stage(student, (height, width)), *pooled), ("attention", "last", *pooled), cacheable=False)
@@ -58,7 +65,7 @@ def _weights(settings: Mapping[str, Any]) -> Mapping[str, float]:
     return RELEASE if settings["variant"] == "release" else PAPER
 
 
-@method(paper="Liu et al. 2022", weights=_weights, direction="ViT to CNN", needs=_needs, views=_views)
+@method(paper="Liu et al. 2022", weights=_weights, direction="ViT -> CNN; a ViT may be the student too", needs=_needs, views=_views)
 def capd(
     student: Any, teacher: Any, images: Any, rng: Any, *,
     variant: Literal["paper", "release"] = "paper",
@@ -82,9 +89,11 @@ def capd(
     `variant: release` is the authors' code, which differs: head-averaged scores before the softmax, one linear layer for q, k
     and v, no replacing, no transformed views, and squared errors between the logits and between the vectors that enter the
     classifiers (the ViT's class token), all ramped up from epoch 25 to 35 of 120 (scaled to the training's length). Its
-    adversarial term reached nothing and is left out.
+    adversarial term reached nothing and is left out. The ramp starts after 21 % of the training and is whole after 29 %: an `until`
+    of this variant must be above 0.3, and one of 0.2 would never distil.
 
-    A ViT may be the student too: its patch grid is the map. The teacher needs attention over all its patches.
+    A ViT may be the student too: its patch grid is the map. The teacher needs attention over all its patches,
+    which q, k and v alone determine: no windows, masks or position biases (Swin, BEiT).
     """
     shapes, taught = student.shapes(), teacher.shapes()
     heads, _, head_dim = taught["attention"]

@@ -1,5 +1,7 @@
 """Contrastive representation distillation (Tian, Krishnan & Isola, ICLR 2020, https://arxiv.org/abs/1910.10699)."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -13,10 +15,16 @@ from crossdistill.core.registry import method
 from crossdistill.core.seeds import key
 from crossdistill.core.types import UNLABELLED, Activations, Batch, ImageSet, Needs
 from crossdistill.methods._crd_memory import CRDMemory
-from crossdistill.ops.losses import cross_entropy, widened
+from crossdistill.methods._features import pooled_needs, pooled_vectors
+from crossdistill.ops.checks import refuse_labels, refuse_unpaired
+from crossdistill.ops.losses import cross_entropy, widened, without_autocast
 from crossdistill.ops.random import image_keys, uniform_integers
 
+BANK_ONLY = {"n_negatives": 16384, "momentum": 0.5, "z_momentum": None}
+"""The settings that only `negatives: bank` has a use for, and their defaults."""
 
+
+@without_autocast
 def crd_batch_losses(
     student_embedding: Tensor, teacher_embedding: Tensor, labels: Tensor, *, temperature: float = 0.07
 ) -> dict[str, Tensor]:
@@ -26,22 +34,36 @@ def crd_batch_losses(
     teacher row, among that and the teacher rows of other classes; `teacher` is the same with the sides exchanged, and `total`
     their sum. It is CRD's critic in the softmax form (van den Oord et al., 2018), which needs neither a bank nor its
     normalisers, with gradients to both sides. Unlabelled images (-1) are contrasted with all others. Zero for a batch without
-    negatives. Raises ValueError unless the temperature is positive.
+    negatives. Raises ValueError unless the temperature is positive, and for shapes and labels that do not fit.
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
+    refuse_unpaired(student_embedding, teacher_embedding, "batch, dim")
+    refuse_labels(labels, len(student_embedding))
     scores = widened(student_embedding) @ widened(teacher_embedding).T / temperature  # students teachers
-    twins = (labels[:, None] == labels) & (labels != UNLABELLED)
-    scores = scores.masked_fill(twins.fill_diagonal_(False), -torch.inf)
+    same_class = (labels[:, None] == labels) & (labels != UNLABELLED)
+    scores = scores.masked_fill(same_class.fill_diagonal_(False), -torch.inf)
     own = torch.arange(len(labels), device=labels.device)
     student, teacher = F.cross_entropy(scores, own), F.cross_entropy(scores.T, own)
     return {"student": student, "teacher": teacher, "total": student + teacher}
 
 
+def contrasted_classes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The class of each image, counted from 0, and the number of images of each class; an unlabelled image is a class of its own.
+
+    Raises SettingError where all images are of one class: there is nothing to contrast.
+    """
+    classes = np.where(labels == UNLABELLED, np.arange(len(labels)) + labels.max() + 1, labels)
+    _, block, size = np.unique(classes, return_inverse=True, return_counts=True)
+    if len(size) < 2:
+        raise SettingError(f"crd contrasts images of different classes, and all {len(labels)} training images are of one: add another")
+    return block, size
+
+
 class OtherClasses(nn.Module):
     """Draws rows of other classes, uniformly and with replacement; a draw depends on (base key, epoch, image) alone.
 
-    An unlabelled image counts as a class of its own. Raises SettingError where all images are of one class.
+    Raises SettingError where all images are of one class.
     """
 
     by_class: Tensor
@@ -50,12 +72,8 @@ class OtherClasses(nn.Module):
 
     def __init__(self, labels: np.ndarray, base_key: int) -> None:
         super().__init__()
-        rows = np.arange(len(labels))
-        classes = np.where(labels == UNLABELLED, rows + labels.max() + 1, labels)
-        _, block, size = np.unique(classes, return_inverse=True, return_counts=True)
+        block, size = contrasted_classes(labels)
         start = size.cumsum() - size
-        if len(size) < 2:
-            raise SettingError(f"crd contrasts images of different classes, and all {len(labels)} training images are of one: add another")
         self.base_key = base_key
         self.fewest = int(len(labels) - size.max())  # images of other classes, for the largest class
         # Derived from the training images: not part of the state.
@@ -109,8 +127,9 @@ class ContrastiveObjective(nn.Module):
 
     def forward(self, batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
         # `normalize` bounds the length from below by 1e-12: only an embedding of exactly zero feels it, and gives no NaN.
-        student_embedding = F.normalize(self.student_embed(student.pooled))
-        teacher_embedding = F.normalize(self.teacher_embed(teacher.pooled))
+        student_vector, teacher_vector = pooled_vectors(student, teacher)
+        student_embedding = F.normalize(self.student_embed(student_vector))
+        teacher_embedding = F.normalize(self.teacher_embed(teacher_vector))
         return {
             "ce": cross_entropy(student.logits, batch.targets),
             "crd": self.contrast(student_embedding, teacher_embedding, batch),
@@ -121,7 +140,13 @@ class ContrastiveObjective(nn.Module):
             self.contrast.memory.update()
 
 
-@method(paper="Tian et al. 2020", weights={"ce": 1.0, "crd": 0.8}, needs=lambda settings, student, teacher: Needs(("pooled",), ("pooled",)))
+def _needs(settings: Mapping[str, Any], student: Mapping[str, Any], teacher: Mapping[str, Any]) -> Needs:
+    idle = [name for name, default in BANK_ONLY.items() if settings["negatives"] == "batch" and settings[name] != default]
+    refusal = f"`{idle[0]}` belongs to `negatives: bank`: within a batch there is no use for it." if idle else None
+    return replace(pooled_needs(settings, student, teacher), refusal=refusal)
+
+
+@method(paper="Tian et al. 2020", weights={"ce": 1.0, "crd": 0.8}, needs=_needs)
 def crd(
     student: Any,
     teacher: Any,
@@ -143,13 +168,14 @@ def crd(
     image's embeddings. The negatives of an image are drawn with replacement from the images of other classes, keyed by image
     and epoch (an unlabelled image has all others as negatives); there are at most as many as the largest class has images of
     other classes. `negatives: batch` needs no bank: an image is told from the batch's images of other classes by a softmax, with
-    gradients to both sides; use it for data sets that no bank fits, with a large batch. `n_negatives`, `momentum` and
-    `z_momentum` are the bank's: `z_momentum: 0.99` lets the normalisers, published as frozen after the first batch (under
-    accumulation: its first part), follow the training. It reads vectors only, so any pair of architectures will do: for a CNN
-    the global average, for a token network what enters its head. At the start the bank's loss is near
-    2 (ln n_negatives + 1 + 1 / (2 dim temperature^2)); if it stays there, nothing is learnt.
+    gradients to both sides; use it for data sets that no bank fits, with large micro-batches, whose images alone it compares
+    (a single image costs exactly 0). `n_negatives`, `momentum` and `z_momentum` are the bank's: `z_momentum: 0.99` lets the
+    normalisers, published as frozen after the first batch (under accumulation: its first part), follow the training. It reads
+    vectors only, so any pair of architectures will do: for a CNN the global average, for a token network what enters its head.
+    At the start the bank's loss is near 2 (ln n_negatives + 1 + 1 / (2 dim temperature^2)); if it stays there, nothing is learnt.
     """
     if negatives == "batch":
+        contrasted_classes(images.labels)  # refuses images of one class
         contrast = BatchContrast(temperature)
     else:
         others = OtherClasses(images.labels, int(torch.randint(1 << 62, (), generator=rng)))

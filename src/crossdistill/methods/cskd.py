@@ -17,10 +17,11 @@ from crossdistill.methods._distillation_head import (
     check_settings,
     check_student,
     distillation_loss,
-    label_cross_entropy,
+    idle_temperature,
 )
+from crossdistill.methods._logits import tempered_kl
 from crossdistill.ops.layouts import grid_from_tokens, to_common_grid, tokens_from_grid
-from crossdistill.ops.losses import cross_entropy, kl_divergence, widened
+from crossdistill.ops.losses import cross_entropy, label_cross_entropy, widened
 
 Schedule = Literal["linear", "x2", "cosine"]
 DECAYS: dict[str, Callable[[float], float]] = {
@@ -44,17 +45,20 @@ def dense_loss(student: Tensor, teacher: Tensor, teacher_logits: Tensor, *, deca
 
     The target of a position is decay x the teacher's logits there + (1 - decay) x its logits of the image. The finer grid is pooled to
     the coarser. Hard: cross-entropy with the target's decision, mean over images and positions. Soft: T^2 KL(target || student), summed
-    over positions, mean over images.
+    over positions, mean over images. Raises ValueError where the three differ in images or classes.
     """
+    if not student.shape[:2] == teacher.shape[:2] == teacher_logits.shape:
+        raise ValueError(
+            f"dense logits of student and teacher and the teacher's logits must share images and classes, "
+            f"got {tuple(student.shape)}, {tuple(teacher.shape)} and {tuple(teacher_logits.shape)}"
+        )
     student, teacher = widened(student), widened(teacher)
     target = decay * teacher + (1 - decay) * widened(teacher_logits)[:, :, None, None]
     student, target = to_common_grid(student, target)
     rows, target_rows = (tokens_from_grid(grid).flatten(0, 1) for grid in (student, target))  # batch * positions, classes
     if kind == "hard":
         return F.cross_entropy(rows, target_rows.argmax(dim=1))
-    target_log_p = (target_rows / temperature).log_softmax(dim=1)
-    per_position = kl_divergence(target_log_p, (rows / temperature).log_softmax(dim=1))
-    return temperature**2 * target[0, 0].numel() * per_position
+    return temperature**2 * target[0, 0].numel() * tempered_kl(rows, target_rows, temperature).mean()
 
 
 def cskd_losses(
@@ -67,7 +71,7 @@ def cskd_losses(
     `dense_logits` [batch, positions, classes] are the distillation head's at the patch tokens, whose `grid` is (height, width);
     `teacher_dense_logits` [batch, classes, height, width] the teacher's classifier at each position. The teacher's answer is their mean,
     which equals its logits for an affine head on averaged features; give `teacher_logits` for any other. `decay` is a(t), from 1 to 0.
-    `dense_kind` None is `kind`. Rows labelled -1 have no "base". Raises ValueError for a wrong setting or number of positions.
+    `dense_kind` None is `kind`. Rows labelled -1 have no "base". Raises ValueError for a wrong setting or shape.
 
     >>> import torch
     >>> logits, dense, teacher = torch.zeros(1, 2), torch.zeros(1, 4, 2), torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)
@@ -79,7 +83,7 @@ def cskd_losses(
     check_settings(alpha=alpha, kinds=(kind, kind_of_dense), temperature=temperature)
     if not 0 <= decay <= 1:
         raise ValueError(f"decay is a share from 0 to 1, got {decay}")
-    answer = teacher_dense_logits.mean(dim=(2, 3)) if teacher_logits is None else teacher_logits
+    answer = widened(teacher_dense_logits).mean(dim=(2, 3)) if teacher_logits is None else teacher_logits
     dense = grid_from_tokens(dense_logits, grid).grid
     losses = {
         "base": label_cross_entropy(class_logits, labels),
@@ -89,30 +93,34 @@ def cskd_losses(
     return {**losses, "total": (1 - alpha) * losses["base"] + alpha * losses["deit"] + weight * losses["cskd"]}
 
 
-def weights(settings: Mapping[str, Any]) -> dict[str, float]:
-    """DeiT's two shares, 1 - alpha and alpha, and the published weight 1 of the dense term."""
+def _weights(settings: Mapping[str, Any]) -> dict[str, float]:
     return {"ce": 1 - settings["alpha"], "deit": settings["alpha"], "cskd": 1.0}
 
 
-def needs(settings: Mapping[str, Any], student: Mapping[str, Any], teacher: Mapping[str, Any]) -> Needs:
-    """Dense logits of both; a refusal in words where a head cannot be applied to one position."""
+def _needs(settings: Mapping[str, Any], student: Mapping[str, Any], teacher: Mapping[str, Any]) -> Needs:
     for who, shapes in {"student": student, "teacher": teacher}.items():
         if "dense" not in shapes:
             return Needs(refusal=f"it compares logits at single positions, and the head of the {who} cannot be applied to one position")
-    return Needs(student_taps=("dense",), teacher_taps=("dense",))
+        if tuple(shapes["dense"][1:]) == (1, 1):
+            return Needs(
+                refusal=f"the {who}'s last map is a single position at this image size, so that nothing local is left to teach: "
+                "use larger images, or method deit, which compares answers to whole images."
+            )
+    kinds = (settings["kind"], settings["dense_kind"] or settings["kind"])
+    return Needs(student_taps=("dense",), teacher_taps=("dense",), refusal=idle_temperature(kinds, settings["temperature"]))
 
 
-def prepare_student(student: Any, settings: Mapping[str, Any]) -> None:
+def _prepare_student(student: Any, settings: Mapping[str, Any]) -> None:
     """Add the distillation token and head; the student answers with the mean of both heads and the averaged dense logits."""
     add_distillation_head(student, "mean_heads_dense")
 
 
 @method(
     paper="Zhao et al. 2023",
-    weights=weights,
-    direction="CNN teacher -> ViT student; any pair with dense logits works",
-    needs=needs,
-    prepare_student=prepare_student,
+    weights=_weights,
+    direction="CNN -> ViT; any pair with dense logits works",
+    needs=_needs,
+    prepare_student=_prepare_student,
 )
 def cskd(
     student: Any, teacher: Any, images: Any, rng: Any,
@@ -130,7 +138,7 @@ def cskd(
     Adapted for other pairs: the finer of the two grids is pooled to the coarser; a teacher whose head is not affine in the averaged
     features (ConvNeXt, MobileNetV3, ViT) gives its true logits as its answer, where the authors take the mean of the dense ones. A student
     that takes no token has the distillation head on its pooled vector, which its notes say. Where either grid is a single position,
-    nothing local is left to teach: show the networks larger images.
+    nothing local is left to teach, and the pair is refused: show the networks larger images.
     """
     check_student(student, "cskd")
 

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from crossdistill.core.registry import method
-from crossdistill.core.types import Activations, Batch
+from crossdistill.core.types import Activations, Batch, Needs
 from crossdistill.methods._distillation_head import (
     HEAD,
     Kind,
@@ -15,9 +15,9 @@ from crossdistill.methods._distillation_head import (
     check_settings,
     check_student,
     distillation_loss,
-    label_cross_entropy,
+    idle_temperature,
 )
-from crossdistill.ops.losses import cross_entropy
+from crossdistill.ops.losses import cross_entropy, label_cross_entropy
 
 
 def deit_loss(
@@ -27,7 +27,8 @@ def deit_loss(
     """(1 - alpha) CE(class head, label) + alpha D(distillation head, teacher), of logits [batch, classes] (section 4, eqs. 2 and 3).
 
     Hard: D is the cross-entropy with the teacher's decision, and `temperature` plays no part. Soft: D is T^2 KL(teacher || student)
-    divided by batch x classes, as in the authors' code. Rows labelled -1 have no first term. Raises ValueError for a wrong setting.
+    divided by batch x classes, as in the authors' code. Rows labelled -1 have no first term. Raises ValueError for a wrong setting or
+    shape.
 
     >>> import torch
     >>> logits = torch.zeros(1, 2)
@@ -39,18 +40,25 @@ def deit_loss(
     return (1 - alpha) * base + alpha * distillation_loss(distillation_logits, teacher_logits, kind=kind, temperature=temperature)
 
 
-def weights(settings: Mapping[str, Any]) -> dict[str, float]:
-    """The two heads' shares, 1 - alpha and alpha."""
+def _weights(settings: Mapping[str, Any]) -> dict[str, float]:
     return {"ce": 1 - settings["alpha"], "deit": settings["alpha"]}
 
 
-def prepare_student(student: Any, settings: Mapping[str, Any]) -> None:
+def _needs(settings: Mapping[str, Any], student: Mapping[str, Any], teacher: Mapping[str, Any]) -> Needs:
+    return Needs(refusal=idle_temperature((settings["kind"],), settings["temperature"]))
+
+
+def _prepare_student(student: Any, settings: Mapping[str, Any]) -> None:
     """Add the distillation token and head; the student answers with the mean of both heads' logits."""
     add_distillation_head(student, "mean_heads")
 
 
 @method(
-    paper="Touvron et al. 2021", weights=weights, direction="CNN teacher -> ViT student; any pair works", prepare_student=prepare_student
+    paper="Touvron et al. 2021",
+    weights=_weights,
+    direction="CNN -> ViT; any pair works",
+    needs=_needs,
+    prepare_student=_prepare_student,
 )
 def deit(
     student: Any, teacher: Any, images: Any, rng: Any,

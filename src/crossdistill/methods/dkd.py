@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor
-from torch.nn.functional import kl_div, logsigmoid
+from torch.nn.functional import logsigmoid
 
 from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch
 from crossdistill.methods._logits import compared_logits, softened
-from crossdistill.ops.losses import cross_entropy
+from crossdistill.ops.checks import refuse_labels
+from crossdistill.ops.losses import cross_entropy, row_divergences
 
 
 def dkd_losses(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float = 4.0) -> dict[str, Tensor]:
@@ -20,7 +21,7 @@ def dkd_losses(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *
     `tckd` compares the two-way split (target, anything else), `nckd` the softmax over the other classes. `labels` are classes
     [batch]; rows below zero are unlabelled, have no target and do not count: both terms are zero, with a graph, where no row is
     labelled. Everything is taken in log space: finite also where a saturated student makes the released code return infinity.
-    With two classes `nckd` is zero. Raises ValueError for fewer than two classes and for shapes that do not fit.
+    With two classes `nckd` is zero. Raises ValueError for fewer than two classes, and for shapes and labels that do not fit.
 
     >>> import math, torch
     >>> parts = dkd_losses(torch.zeros(1, 2), torch.tensor([[math.log(3), 0.0]]), torch.tensor([0]), temperature=1.0)
@@ -28,14 +29,16 @@ def dkd_losses(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *
     (0.1308, 0.0)
     """
     student, teacher = softened(student_logits, teacher_logits, temperature)
-    _refuse_unfit(student, labels)
+    if student.shape[1] < 2:
+        raise ValueError(f"decoupling needs two classes or more, got logits {tuple(student.shape)}")
+    refuse_labels(labels, *student.shape)
     labelled, target = labels >= 0, labels.long().clamp(min=0)[:, None]
     student_split, student_others = _decoupled(student, target)
     teacher_split, teacher_others = _decoupled(teacher, target)
     n_labelled = labelled.sum().clamp(min=1)
     return {
-        "tckd": temperature**2 * (labelled * _divergence(teacher_split, student_split)).sum() / n_labelled,
-        "nckd": temperature**2 * (labelled * _divergence(teacher_others, student_others)).sum() / n_labelled,
+        "tckd": temperature**2 * (labelled * row_divergences(teacher_split, student_split)).sum() / n_labelled,
+        "nckd": temperature**2 * (labelled * row_divergences(teacher_others, student_others)).sum() / n_labelled,
     }
 
 
@@ -47,15 +50,6 @@ def dkd_loss(
     return alpha * parts["tckd"] + beta * parts["nckd"]
 
 
-def _refuse_unfit(logits: Tensor, labels: Tensor) -> None:
-    if logits.shape[1] < 2:
-        raise ValueError(f"decoupling needs two classes or more, got logits {tuple(logits.shape)}")
-    if labels.shape != logits.shape[:1] or labels.is_floating_point():
-        raise ValueError(
-            f"labels must be {len(logits)} integer classes, one for each row of logits, got {labels.dtype} {tuple(labels.shape)}"
-        )
-
-
 def _decoupled(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of the split [batch, (target, anything else)] and of the other classes among themselves [batch, classes - 1]."""
     column = torch.arange(logits.shape[1] - 1, device=logits.device)[None]
@@ -65,10 +59,6 @@ def _decoupled(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([logsigmoid(margin), logsigmoid(-margin)], dim=1), others - log_sum
 
 
-def _divergence(teacher_log_p: Tensor, student_log_p: Tensor) -> Tensor:
-    return kl_div(student_log_p, teacher_log_p, reduction="none", log_target=True).sum(dim=1)
-
-
 @method(paper="Zhao et al. 2022", weights={"ce": 1.0, "tckd": 1.0, "nckd": 8.0})
 def dkd(
     student: Any, teacher: Any, images: Any, rng: Any, *, temperature: PositiveFloat = 4.0, standardize: bool = False
@@ -76,9 +66,10 @@ def dkd(
     """Logit matching in two parts with weights of their own: how sure the teacher is of the label, and how it ranks the other classes.
 
     Plain KD weighs the second part by the teacher's doubt, so that a confident teacher says little about the other classes; here
-    it counts in full. The paper's alpha and beta are the weights of `tckd` and `nckd`, 1 and 8 with T = 4 for CIFAR-100 as in the
-    authors' mdistiller (there `nckd` is 6 or 2 for some pairs; for ImageNet T = 1 and 0.5 or 2; in OFA-KD, across architectures,
-    T = 1 and 2). It reads logits alone, so it serves any pair with the same classes.
+    it counts in full; where there are two classes there is no such ranking, and `nckd` is 0. The paper's alpha and beta are the
+    weights of `tckd` and `nckd`, 1 and 8 with T = 4 for CIFAR-100 as in the authors' mdistiller (there `nckd` is 6 or 2 for some
+    pairs; for ImageNet T = 1 and 0.5 or 2; in OFA-KD, across architectures, T = 1 and 2). It reads logits alone, so it serves any
+    pair with the same classes.
     The authors raise both terms over the first 20 epochs: say `ramp_epochs: 20` for that (here the weight rises at every step, there
     once an epoch). Under mixup the target is the dominant class; unlabelled images have none and do not count.
 

@@ -1,21 +1,20 @@
 """Hints from a teacher's feature maps (FitNets: Romero et al., ICLR 2015, https://arxiv.org/abs/1412.6550)."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch, Needs
-from crossdistill.ops.layouts import normalized_channels, to_common_grid
+from crossdistill.methods._features import Stages, repeated_stages
+from crossdistill.ops.layouts import normalized_channels
 from crossdistill.ops.losses import cross_entropy, widened
 from crossdistill.ops.modes import evaluating
-from crossdistill.ops.projectors import ConvRegressor, fits_conv_regressor
+from crossdistill.ops.projectors import ConvRegressor, fits_conv_regressor, projected
 
-Stage = Literal["stage1", "stage2", "stage3", "stage4", "last"]
 N_LOOKED_AT = 16  # images, for the question whether a teacher's map has negative values
 
 
@@ -36,7 +35,7 @@ def fitnet_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 def _needs(settings: Mapping[str, Any], student: Mapping[str, Any], teacher: Mapping[str, Any]) -> Needs:
     stages = settings["stages"]
-    refusal = None
+    refusal = repeated_stages(stages)
     for stage in stages if settings["regressor"] == "convreg" else ():
         if stage in student and stage in teacher and not fits_conv_regressor(student[stage], teacher[stage]):
             refusal = (
@@ -61,9 +60,9 @@ class Hints(nn.Module):
 
     def _hint(self, stage: str, student_grid: Tensor, teacher_grid: Tensor) -> Tensor:
         if self.keeps_size:
-            # Before the regressor: averaging and a 1 x 1 convolution may change places, and the smaller grid is the cheaper one.
-            student_grid, teacher_grid = to_common_grid(student_grid, teacher_grid)
-        answer = self.regressors[stage](student_grid)
+            answer, teacher_grid = projected(self.regressors[stage], student_grid, teacher_grid)
+        else:
+            answer = self.regressors[stage](student_grid)
         if self.normalize:
             answer, teacher_grid = normalized_channels(answer), normalized_channels(teacher_grid)
         return fitnet_loss(answer, teacher_grid)
@@ -76,7 +75,7 @@ def fitnet(
     images: Any,
     rng: Any,
     *,
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("stage3",),
+    stages: Stages = ("stage3",),
     regressor: Literal["conv1x1", "convreg"] = "conv1x1",
     normalize: bool = False,
 ) -> Hints:

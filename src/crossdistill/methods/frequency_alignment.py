@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch, Needs
+from crossdistill.ops.checks import refuse_unpaired
 from crossdistill.ops.layouts import normalized_channels, to_common_grid
 from crossdistill.ops.losses import cross_entropy, widened
+from crossdistill.ops.projectors import projected
 
 Stage = Literal["auto", "stage1", "stage2", "stage3", "stage4", "last"]
 DEEPEST_FIRST = ("last", "stage4", "stage3", "stage2", "stage1")
@@ -18,11 +20,12 @@ ROUNDING = 1e-9  # a frequency that equals the cutoff belongs to the low band, a
 
 
 def frequency_alignment_losses(student_map: Tensor, teacher_map: Tensor, *, cutoff: float = 0.5) -> dict[str, Tensor]:
-    """{"low", "high"}: squared error of the maps' low-pass and high-pass parts, mean over all entries, 0 to about 2 together.
+    """{"low", "high"}: squared error of the maps' low-pass and high-pass parts, mean over all entries, 0 to 4 together.
 
     Maps [batch, channels, height, width] of equal channels. They are brought to the smaller grid (axis by axis), normalised over
     channels at each position, and split at `cutoff`, a radius in units of the Nyquist frequency; the mean is in the low band. By Parseval's
-    identity low + high is the mean squared error of the normalised maps. Raises ValueError for other channels or cutoffs.
+    identity low + high is the mean squared error of the normalised maps: 2 for unrelated maps, 4 for opposite ones. Raises
+    ValueError for other channels or cutoffs, and unless both are grids of one batch.
 
     >>> checkerboard = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]) * torch.tensor([1.0, -1.0]).view(1, 2, 1, 1)
     >>> flat = torch.tensor([1.0, -1.0]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
@@ -30,6 +33,7 @@ def frequency_alignment_losses(student_map: Tensor, teacher_map: Tensor, *, cuto
     >>> round(losses["low"].item(), 3), round(losses["high"].item(), 3)
     (1.0, 1.0)
     """
+    refuse_unpaired(student_map, teacher_map, "batch, channels, height, width")
     if student_map.shape[1] != teacher_map.shape[1]:
         raise ValueError(f"the student's map has {student_map.shape[1]} channels, the teacher's {teacher_map.shape[1]}: project it first")
     if cutoff <= 0:
@@ -81,12 +85,8 @@ class FrequencyAlignment(nn.Module):
         self.cutoff = cutoff
 
     def forward(self, batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
-        # Averaged before it is projected: the two commute, and fewer positions are projected.
-        student_map, teacher_map = to_common_grid(student.stages[self.stage].grid, teacher.stages[self.stage].grid)
-        return {
-            "ce": cross_entropy(student.logits, batch.targets),
-            **frequency_alignment_losses(self.projection(student_map), teacher_map, cutoff=self.cutoff),
-        }
+        maps = projected(self.projection, student.stages[self.stage].grid, teacher.stages[self.stage].grid)
+        return {"ce": cross_entropy(student.logits, batch.targets), **frequency_alignment_losses(*maps, cutoff=self.cutoff)}
 
 
 def _common_size(stage: str, student: Mapping[str, Any], teacher: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -138,6 +138,7 @@ def frequency_alignment(
     shape. The high band says how neighbouring positions differ: local detail, texture. `high_weight: 0` hands over the one without
     the other, `low_weight: 0` the reverse; whether it did is measured by the shape, scramble and low-pass probes. With equal weights, the
     default, the sum is exactly the squared error of the normalised maps: the baseline against which an unequal choice is to be read.
+    The two settings are the published weights of the terms `low` and `high`; a study's own `weights` replace them.
 
     This is our own definition: LFCC aligns low-pass components of heterogeneous networks by contrast, UHKD transforms features to
     the frequency domain before a squared error, and neither has public code or weighs two bands apart. The prediction is the plain head.

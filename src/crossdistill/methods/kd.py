@@ -8,8 +8,8 @@ from torch import Tensor
 
 from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch
-from crossdistill.methods._logits import compared_logits, softened
-from crossdistill.ops.losses import cross_entropy, kl_divergence
+from crossdistill.methods._logits import compared_logits, tempered_kl
+from crossdistill.ops.losses import cross_entropy
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
@@ -22,8 +22,7 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: floa
     >>> kd_loss(torch.zeros(2, 3), torch.ones(2, 3)).item()
     0.0
     """
-    student, teacher = softened(student_logits, teacher_logits, temperature)
-    return temperature**2 * kl_divergence(teacher.log_softmax(dim=1), student.log_softmax(dim=1))
+    return temperature**2 * tempered_kl(student_logits, teacher_logits, temperature).mean()
 
 
 @method(paper="Hinton et al. 2015", weights={"ce": 0.1, "kd": 0.9})

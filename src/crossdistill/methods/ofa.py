@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch, Needs
+from crossdistill.methods._features import repeated_stages
 from crossdistill.methods._logits import softened
-from crossdistill.methods._ofa_branches import make_branch
+from crossdistill.methods._ofa_branches import has_class_token, make_branch
+from crossdistill.ops.checks import refuse_labels
 from crossdistill.ops.losses import cross_entropy
 
 
@@ -20,7 +22,7 @@ def ofa_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, 
     The weight of class c is (p_c + m_c)^eps - m_c, m the one-hot label; eps = 1 is the plain soft cross-entropy. The official
     code, which is followed, raises the other classes' probabilities to eps too, and takes no factor T^2. Logits are [batch,
     classes], labels [batch]; where a label is -1 no class is enhanced. The teacher's side is a constant. Raises ValueError
-    unless eps and temperature are positive and both logits have one shape.
+    unless eps and temperature are positive and both logits have one shape, and for labels that do not fit them.
 
     >>> ofa_loss(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]), eps=2.0).div(torch.tensor(2.0).log()).item()
     1.5
@@ -28,22 +30,23 @@ def ofa_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, 
     if not eps > 0:
         raise ValueError(f"eps must be positive, got {eps}")
     student, teacher = softened(student_logits, teacher_logits.detach(), temperature)
+    refuse_labels(labels, *student.shape)
     p = teacher.softmax(dim=1)
     mask = (torch.arange(p.shape[1], device=p.device) == labels[:, None]).to(p.dtype)
-    return -(((p + mask) ** eps - mask) * student.log_softmax(dim=1)).sum(dim=1).mean()
+    weights = (p + mask) ** eps - mask
+    per_class = (weights * student.log_softmax(dim=1)).masked_fill(weights == 0, 0.0)  # 0 log 0 = 0: a class masked on both sides
+    return -per_class.sum(dim=1).mean()
 
 
 Stages = Annotated[tuple[Literal[1, 2, 3, 4], ...], Field(min_length=1)]
 Eps = PositiveFloat | tuple[PositiveFloat, ...]
 
 
-def needs(settings: Mapping[str, Any], student: Mapping[str, Any], teacher: Mapping[str, Any]) -> Needs:
+def _needs(settings: Mapping[str, Any], student: Mapping[str, Any], teacher: Mapping[str, Any]) -> Needs:
     """The student's stages; a refusal where the stages repeat, or there is not one eps for each of them and the logits."""
     stages, eps = settings["stages"], settings["eps"]
-    refusal = None
-    if len(set(stages)) < len(stages):
-        refusal = f"`stages` names each stage once, got {list(stages)}."
-    elif not isinstance(eps, int | float) and len(eps) != len(stages) + 1:
+    refusal = repeated_stages(stages)
+    if refusal is None and not isinstance(eps, int | float) and len(eps) != len(stages) + 1:
         refusal = f"`eps` is one number, or one for each of the {len(stages)} stages and a last one for the logits, got {len(eps)}."
     return Needs(student_taps=tuple(f"stage{stage}" for stage in stages), refusal=refusal)
 
@@ -52,7 +55,7 @@ def needs(settings: Mapping[str, Any], student: Mapping[str, Any], teacher: Mapp
     paper="Hao et al. 2023",
     weights={"ce": 1.0, "kd": 1.0, "ofa": 1.0},
     direction="any; made for pairs of different architecture",
-    needs=needs,
+    needs=_needs,
 )
 def ofa(
     student: Any, teacher: Any, images: Any, rng: Any, *, stages: Stages = (1, 2, 3, 4), eps: Eps = 1.0, temperature: PositiveFloat = 1.0
@@ -64,15 +67,16 @@ def ofa(
     stage and a last one for the final logits. Weights 1 / 1 / 1, `eps` 1 and temperature 1 are those of the official CIFAR-100
     command (ImageNet: eps 1.5). Branches of a CNN student halve the grid by separable convolutions, as often as it allows; those
     of a token student merge tokens 2 x 2 to at most 7 x 7 (a grid that cannot be merged so far is averaged) and add 4 - stage
-    transformer blocks, with 4 heads where the width divides. At 224 pixels both are the official ones; the official table of
-    sizes is replaced by what the student's stages have. Only logits of the teacher are read. With mixup the class of
-    the larger share is enhanced. The student's prediction is its plain class head.
+    transformer blocks, with 4 heads where the width divides, and answer from the class token where the student has one, else from
+    the mean of the patch tokens. At 224 pixels both are the official ones; the official table of sizes is replaced by what the
+    student's stages have. Only logits of the teacher are read. With mixup the class of the larger share is enhanced. The
+    student's prediction is its plain class head.
     """
     shapes, teacher_shapes = student.shapes(), teacher.shapes()
     branches = {
         f"stage{stage}": make_branch(
             student.family, stage, shapes[f"stage{stage}"], student_width=shapes["pooled"][0], teacher_width=teacher_shapes["pooled"][0],
-            n_classes=shapes["logits"][0], n_prefix=student.n_prefix,
+            n_classes=shapes["logits"][0], n_prefix=student.n_prefix, has_class_token=has_class_token(student.model),
         )
         for stage in stages
     }  # fmt: skip

@@ -7,13 +7,16 @@ from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from crossdistill.core.registry import method
-from crossdistill.core.types import Activations, Batch, Needs
-from crossdistill.ops.losses import cross_entropy, widened
+from crossdistill.core.types import Activations, Batch
+from crossdistill.methods._features import pooled_needs, pooled_vectors
+from crossdistill.ops.losses import cross_entropy, widened, without_autocast
+from crossdistill.ops.projectors import BatchNorm
 
-EPS = 1e-5  # added to each column's standard deviation, as published
+EPSILON = 1e-5  # added to each column's standard deviation, as published
 WIDENING = 2  # of the projector's hidden layer, over the student's width
 
 
+@without_autocast
 def rsd_loss(projected_student: Tensor, teacher: Tensor, *, kappa: float = 0.01) -> Tensor:
     """sum_i (R_ii - 1)^2 + kappa sum_{i != j} R_ij^2, R being the correlations of teacher with student columns [batch, channels].
 
@@ -39,7 +42,7 @@ def rsd_loss(projected_student: Tensor, teacher: Tensor, *, kappa: float = 0.01)
 
 
 def _standardised(columns: Tensor) -> Tensor:
-    return (columns - columns.mean(dim=0)) / (columns.std(dim=0, correction=0) + EPS)
+    return (columns - columns.mean(dim=0)) / (columns.std(dim=0, correction=0) + EPSILON)
 
 
 class RedundancyObjective(nn.Module):
@@ -51,25 +54,22 @@ class RedundancyObjective(nn.Module):
         self.kappa = kappa
         self.projector = nn.Sequential(
             nn.Linear(student_width, hidden, bias=False),
-            nn.BatchNorm1d(hidden),
+            BatchNorm(hidden),
             nn.GELU(),
             nn.Linear(hidden, teacher_width, bias=False),
         )
 
     def forward(self, batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
-        return {"ce": cross_entropy(student.logits, batch.targets), "rsd": self._redundancy(student.pooled, teacher.pooled)}
-
-    def _redundancy(self, student: Any, teacher: Any) -> Tensor:
-        if len(student) == 1:  # BatchNorm in train mode refuses a single row, which tells nothing about correlations anyway
-            return 0 * student.sum()
-        return rsd_loss(self.projector(student), teacher, kappa=self.kappa)
+        student_vector, teacher_vector = pooled_vectors(student, teacher)
+        loss = rsd_loss(self.projector(student_vector), teacher_vector, kappa=self.kappa)
+        return {"ce": cross_entropy(student.logits, batch.targets), "rsd": loss}
 
 
 @method(
     paper="Zhang et al. 2025",
     weights={"ce": 1.0, "rsd": 0.1},
-    direction="made for pairs of different families",
-    needs=lambda settings, student, teacher: Needs(("pooled",), ("pooled",)),
+    direction="any; made for pairs of different families",
+    needs=pooled_needs,
 )
 def rsd(student: Any, teacher: Any, images: Any, rng: Any, *, kappa: NonNegativeFloat = 0.01) -> RedundancyObjective:
     """Correlation matching of the pooled vectors: over a batch, each channel of the projected student is to correlate fully with
@@ -78,7 +78,7 @@ def rsd(student: Any, teacher: Any, images: Any, rng: Any, *, kappa: NonNegative
     projector (linear to twice the width, BatchNorm, GELU, linear to the teacher's width), dropped afterwards, which keeps the
     objective away from the student's own representation. Weights as published: cross-entropy 1, rsd 0.1, no logit matching;
     kappa 0.01. The loss is a sum over the teacher's channels, so for teachers much wider than some hundred channels a smaller
-    weight may be needed. Correlations need a batch: use at least some dozens of images; a batch of one adds nothing. It reads
-    vectors only, so any pair of architectures will do.
+    weight may be needed. It compares the images of a micro-batch (the batch, unless gradients are accumulated): use at least some
+    dozens; for a single image the loss is exactly 0. It reads vectors only, so any pair of architectures will do.
     """
     return RedundancyObjective(student.shapes()["pooled"][0], teacher.shapes()["pooled"][0], kappa)

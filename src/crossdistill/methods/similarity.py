@@ -8,20 +8,24 @@ from torch import Tensor
 
 from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch, Needs
-from crossdistill.ops.losses import cross_entropy, widened
+from crossdistill.ops.checks import refuse_unpaired
+from crossdistill.ops.losses import cross_entropy, widened, without_autocast
 
 
+@without_autocast
 def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of the batch's similarity matrices [batch, batch] (eqs. 1-3).
 
     Features of any shapes [batch, ...]: maps, tokens or vectors. A similarity is the inner product of two images' flattened
-    features; each image's row of similarities is scaled to unit length. Depends on the whole batch; zero for one image.
+    features; each image's row of similarities is scaled to unit length. Depends on the whole batch; zero for one image. Raises
+    ValueError unless both are features of one batch.
 
     >>> import torch
     >>> loss = similarity_loss(torch.eye(2), torch.ones(2, 1))  # rows (1, 0) and (0, 1) against (r, r) twice, r = 1 / sqrt(2)
     >>> round(loss.item(), 4)  # 1 - r
     0.2929
     """
+    refuse_unpaired(student, teacher, "batch, ...")
     return (_similarities(student) - _similarities(teacher)).square().mean()
 
 
@@ -41,7 +45,8 @@ def similarity(student: Any, teacher: Any, images: Any, rng: Any) -> Callable[..
     Weights 1 and 3000 and the last map before pooling as in the authors' code and RepDistiller. A matrix of batch x batch has no
     channels and no positions, so that any two networks compare: a CNN by its last map, a ViT by its patch tokens after the final
     norm (prefix tokens do not take part; before the norm a few channels of large norm would make up the inner products). Nothing
-    is trained beside the student. The loss is about pairs within a batch: a small batch says little.
+    is trained beside the student. The loss compares the images of a micro-batch (the batch, unless gradients are accumulated): a
+    small one says little, and one of a single image nothing, since its loss is exactly 0.
     """
 
     def objective(batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:

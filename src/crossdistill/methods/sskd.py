@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch, Needs, WarmUp
-from crossdistill.ops.losses import cross_entropy, widened
+from crossdistill.methods._logits import tempered_kl
+from crossdistill.ops.losses import cross_entropy, label_cross_entropy, widened
 
 VIEWS = 4  # clean, and rotated by 90, 180 and 270 degrees
 
@@ -30,8 +31,7 @@ def sskd_losses(
     terms = transfer_terms(
         student_logits, teacher_logits, student_embedding, teacher_embedding, labels, temperatures=temperatures, keep=keep
     )
-    targets = F.one_hot(labels.clamp(min=0), student_logits.shape[1]) * (labels >= 0)[:, None]
-    terms = {"ce": cross_entropy(student_logits[::VIEWS], targets), **terms}
+    terms = {"ce": label_cross_entropy(student_logits[::VIEWS], labels), **terms}
     total = torch.stack([weight * term for weight, term in zip(weights, terms.values(), strict=True)]).sum()
     return {**terms, "total": total}
 
@@ -50,9 +50,9 @@ def transfer_terms(
     kept_tf = kept_rows(teacher_rotated, labels.repeat_interleave(VIEWS - 1), keep_tf)
     kept_ss = kept_rows(teacher_similarity, _own_image(len(labels), labels.device), keep_ss)
     return {
-        "kd": _tempered_kl(student[::VIEWS], teacher[::VIEWS], kd_t).mean(),
-        "tf": _mean_over(kept_tf, _tempered_kl(student_rotated, teacher_rotated, tf_t)),
-        "ss": _mean_over(kept_ss, _tempered_kl(student_similarity, teacher_similarity, ss_t)),
+        "kd": (kd_t**2 * tempered_kl(student[::VIEWS], teacher[::VIEWS], kd_t)).mean(),
+        "tf": _mean_over(kept_tf, tf_t**2 * tempered_kl(student_rotated, teacher_rotated, tf_t)),
+        "ss": _mean_over(kept_ss, ss_t**2 * tempered_kl(student_similarity, teacher_similarity, ss_t)),
     }
 
 
@@ -101,12 +101,6 @@ def _own_image(batch: int, device: torch.device) -> Tensor:
     return torch.arange(batch, device=device).repeat_interleave(VIEWS - 1)
 
 
-def _tempered_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(teacher || student) of every row, softened by T."""
-    student_log_p, teacher_log_p = ((scores / temperature).log_softmax(dim=1) for scores in (student, teacher))
-    return temperature**2 * F.kl_div(student_log_p, teacher_log_p, reduction="none", log_target=True).sum(dim=1)
-
-
 def _mean_over(kept: Tensor, rows: Tensor) -> Tensor:
     """Mean over the rows kept; zero, with a graph, where none is."""
     return (rows * kept).sum() / kept.sum().clamp(min=1)
@@ -151,7 +145,7 @@ def warm_up_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def needs(settings: Mapping[str, Any], student: Mapping[str, Any], teacher: Mapping[str, Any]) -> Needs:
+def _needs(settings: Mapping[str, Any], student: Mapping[str, Any], teacher: Mapping[str, Any]) -> Needs:
     """Pooled vectors of both; images that are not square are refused."""
     height, width = student["images"][1:]
     refusal = None
@@ -167,7 +161,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
     paper="Xu et al. 2020",
     weights={"ce": 0.1, "kd": 0.9, "tf": 2.7, "ss": 10.0},
     direction="any; square images",
-    needs=needs,
+    needs=_needs,
     views=lambda settings: rotations,
     warm_up=WarmUp(make_teacher_head, warm_up_recipe, settings=("warm_up_epochs",), taps=("pooled",), views=rotations),
 )

@@ -30,6 +30,7 @@ def c2vkd_losses(student_map: Tensor, teacher_map: Tensor, *, pool_weight: Tenso
     `global`: KL of softmaxes over channels at each position; `patch`: mean squared difference of Gram matrices over the positions
     of all images together; `linguistic`: KL of softmaxes of pooled embeddings, here the spatial mean times `pool_weight`
     [dim, channels]. Both KL are means over all elements, as in the authors' code, so that they shrink with the width.
+    A position of all zeros (shorter than 1e-12) is an empty row of the Gram matrix, with a bounded gradient.
     Raises ValueError where the maps differ in shape.
     """
     student_map, teacher_map = widened(student_map), widened(teacher_map)
@@ -112,7 +113,7 @@ def _refusal(settings: Mapping[str, Any], student: Mapping[str, Any], teacher: M
     return None
 
 
-@method(paper="Zheng et al. 2023 (C2VKD)", weights=_weights, direction="CNN to ViT as published; here any pair", needs=_needs)
+@method(paper="Zheng et al. 2023 (C2VKD)", weights=_weights, direction="CNN -> ViT; any pair works", needs=_needs)
 def vlfkd(
     student: Any, teacher: Any, images: Any, rng: Any, *, mode: Literal["c2vkd", "seed"] = "c2vkd",
     gram: Gram = "image", reduction: Reduction = "elements",
@@ -131,7 +132,7 @@ def vlfkd(
 
     Adapted: Gram matrices of each image by itself (`gram: batch` is the authors' choice, pairs across images included). The pool's
     released weights do not exist: `linguistic` goes through a FROZEN attention pool whose weights are drawn at random for each
-    run, on layer-normalised positions, so that at the authors' temperature 1 its softmax is neither flat nor saturated.
+    run (its notes say so), on layer-normalised positions, so that at the authors' temperature 1 its softmax is neither flat nor saturated.
 
     Mode `seed`, for the record: the four terms of the notebook from which this project grew, weights 0.5 / 0.3 / 0.2 / 1, no
     cross-entropy. Its projections act on the TARGET, which admits collapse (both sides constant) where they are trained; as in the
@@ -142,4 +143,7 @@ def vlfkd(
     student_width, teacher_width = student.shapes()["last"][0], teacher.shapes()["last"][0]
     if mode == "seed":
         return Seed(student_width, teacher_width, dim=linguistic_dim, temperature=linguistic_temperature)
+    note = f"vlfkd's linguistic term pools by random weights: the pool was {AttentionPool.provenance}."
+    if note not in student.notes:
+        student.notes.append(note)
     return C2VKD(student_width, teacher_width, rng, gram=gram, reduction=reduction, dim=linguistic_dim, temperature=linguistic_temperature)

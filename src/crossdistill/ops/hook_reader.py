@@ -90,7 +90,7 @@ class HookReader:
             logits = answer_of(model(images))
         kept = {name: tap.feature_map(seen.outputs[tap.module]) for name, tap in self.tapped.items() if name in maps}
         vectors = {"class": seen.inputs[self.classifier]} if pooled else {}
-        return Reading(logits, {"class": logits}, vectors, kept)
+        return Reading({"class": logits}, vectors, kept)
 
     def pooled_positions(self, model: nn.Module, last: FeatureMap) -> Tensor:
         if self.pooling is None:

@@ -1,7 +1,16 @@
 """Losses and precision that every method shares."""
 
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
+
+from crossdistill.ops.checks import refuse_labels
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def widened(values: Tensor) -> Tensor:
@@ -14,10 +23,47 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
     Zero, with a graph, where no row is labelled.
     """
-    per_image = -(targets * widened(logits).log_softmax(dim=1)).sum(dim=1)
+    per_class = (targets * widened(logits).log_softmax(dim=1)).masked_fill(targets == 0, 0.0)  # also where a class is masked by -inf
+    per_image = -per_class.sum(dim=1)
     return per_image.sum() / (targets.sum(dim=1) > 0).sum().clamp(min=1)
+
+
+def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of logits [batch, classes] with labels [batch], without rows labelled -1; zero where there is no other.
+
+    Raises ValueError for labels that do not fit the logits.
+    """
+    refuse_labels(labels, *logits.shape)
+    one_hot = torch.nn.functional.one_hot(labels.clamp(min=0), logits.shape[1])
+    return cross_entropy(logits, one_hot * (labels >= 0)[:, None])
 
 
 def kl_divergence(teacher_log_p: Tensor, student_log_p: Tensor) -> Tensor:
     """KL(teacher || student) in nats: summed over classes (the last axis), mean over the rows."""
-    return torch.nn.functional.kl_div(student_log_p, teacher_log_p, reduction="none", log_target=True).sum(dim=-1).mean()
+    return row_divergences(teacher_log_p, student_log_p).mean()
+
+
+def row_divergences(teacher_log_p: Tensor, student_log_p: Tensor) -> Tensor:
+    """KL(teacher || student) in nats of each row: summed over the last axis.
+
+    A class that the teacher rules out (log p = -inf, as a masked one) costs nothing.
+    """
+    divergence = torch.nn.functional.kl_div(student_log_p, teacher_log_p, reduction="none", log_target=True)
+    return divergence.masked_fill(teacher_log_p == -torch.inf, 0.0).sum(dim=-1)  # 0 log 0 = 0, also where the student rules them out
+
+
+def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with autocast off on the device of its tensors: its matrix products keep the precision of its arguments.
+
+    `widened` alone is not enough: under torch.autocast a product of float32 matrices is a product in half precision.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = next(value.device.type for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        if not torch.is_autocast_enabled(device):
+            return function(*args, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return function(*args, **kwargs)
+
+    return wrapped

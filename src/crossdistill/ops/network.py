@@ -1,12 +1,13 @@
 """One wrapper around any classifier: it owns its input size and normalisation, and one forward pass gives logits and every tap."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossdistill.core.errors import CrossdistillError, SettingError
 from crossdistill.core.types import Activations, FeatureMap
@@ -17,7 +18,7 @@ from crossdistill.ops.losses import widened
 from crossdistill.ops.modes import evaluating
 from crossdistill.ops.taps import ATTENTION, TAPS, Reader, Reading, checked_taps
 from crossdistill.ops.timm_reader import TimmReader, is_timm_like
-from crossdistill.ops.tokens import STD, insert_token, takes_token
+from crossdistill.ops.tokens import STD, drops_patches, insert_token, takes_token
 
 Readout = Literal["class", "mean_heads", "mean_heads_dense"]
 READOUTS: tuple[Readout, ...] = ("class", "mean_heads", "mean_heads_dense")
@@ -96,7 +97,7 @@ class Network(nn.Module):
         """A further linear head on the pooled vector, initialised from torch's global generator; the read-out stays as it is."""
         if name in self.heads:
             raise ValueError(f"the network has a head '{name}' already: {', '.join(self.heads)}")
-        head = nn.Linear(self.shapes()["pooled"][0], self.n_classes).to(self.mean.device)
+        head = nn.Linear(self.shapes()["pooled"][0], self.n_classes).to(self.mean)
         self.extra_heads[name] = head
         return head
 
@@ -104,13 +105,20 @@ class Network(nn.Module):
         """A further linear head that reads a learned token of its own (DeiT's distillation token), both initialised as DeiT's.
 
         The token stands after the class token. Where the model takes no further token (CNN, Swin, torchvision, a user's own),
-        the head reads the pooled vector, and `notes` says so. The read-out stays as it is.
+        the head reads the pooled vector, and `notes` says so. The read-out stays as it is. Raises SettingError where the model
+        drops patches in training: the token is told from the patches by its place among all of them.
         """
+        if drops_patches(self.model):
+            raise SettingError(
+                f"{self._called} drops patches in training, and a {name} token can then not be told from them: "
+                "leave out the option `patch_drop_rate`"
+            )
         head = self.add_head(name)
         if not (is_timm_like(self.model) and takes_token(self.model)):
-            self.notes.append(f"{name} head on the pooled vector: {self.model_name or type(self.model).__name__} takes no further token")
+            self.notes.append(f"{name} head on the pooled vector: {self._called} takes no further token")
             return head
-        nn.init.trunc_normal_(head.weight, std=STD)
+        # Drawn in float32 on the CPU, wherever and in whatever precision the network is.
+        head.weight.data.copy_(nn.init.trunc_normal_(torch.empty(head.weight.shape), std=STD))
         nn.init.zeros_(head.bias)
         self.token_heads[name] = insert_token(self.model, len(self.token_heads))
         self.reader = self._find_reader()
@@ -128,10 +136,12 @@ class Network(nn.Module):
         watching = attention_calls(self.model) if ATTENTION in wanted else nullcontext()
         with watching as calls:
             reading = self.reader.read(self.model, self.normalised(images), maps, pooled=with_pooled)
-        heads = {name: widened(logits) for name, logits in self._all_heads(reading).items()}
-        dense = self._dense(reading.maps["last"]) if with_dense else {}
+        # The answer has moved BatchNorm's statistics once; heads on single tokens and positions must not move them again.
+        with _held_statistics(self.model) if with_dense or self.token_heads else nullcontext():
+            heads = {name: widened(logits) for name, logits in self._all_heads(reading).items()}
+            dense = self._dense(reading.maps["last"]) if with_dense else {}
         return Activations(
-            logits=self._read_out(widened(reading.logits), heads, dense),
+            logits=self._read_out(heads, dense),
             pooled=widened(reading.pooled["class"]) if "pooled" in wanted else None,
             stages={name: widened_map(value) for name, value in reading.maps.items() if name in wanted},
             heads=heads,
@@ -165,7 +175,7 @@ class Network(nn.Module):
         """
         images = torch.zeros(1, 3, *self.input_size, dtype=self.mean.dtype, device=self.mean.device)
         with evaluating(self), torch.random.fork_rng(devices=[]):
-            seen = self(images, [tap for tap in self.taps if tap != "dense" or self._dense_refusal() is None])
+            seen = self(images, [tap for tap in self.taps if tap != "dense" or self.reader.dense_refusal is None])
         shapes = {name: tuple(value.grid.shape[1:]) for name, value in seen.stages.items()}
         shapes |= {"logits": tuple(seen.logits.shape[1:])}
         if seen.pooled is not None:
@@ -180,18 +190,36 @@ class Network(nn.Module):
     def _find_reader(self) -> Reader:
         images = torch.rand(2, 3, *self.input_size, generator=torch.Generator().manual_seed(0))
         like = next(self.model.parameters(), images)
+        images = images.to(like.device, like.dtype)
         make = TimmReader.of if is_timm_like(self.model) else HookReader.of
         with evaluating(self.model), torch.random.fork_rng(devices=[]):
             try:
-                return make(self.model, images.to(like.device, like.dtype))
+                reader: Reader = make(self.model, images)
             except CrossdistillError:
                 raise
             except (RuntimeError, AssertionError, ValueError) as error:
                 height, width = self.input_size
                 raise SettingError(
-                    f"{self.model_name or type(self.model).__name__} cannot take images of {height} x {width} pixels ({error}). "
+                    f"{self._called} cannot take images of {height} x {width} pixels ({error}). "
                     "Set `input_size` to a size that it takes, often 224: the network then resizes the images itself."
                 ) from error
+            except AttributeError as error:
+                raise self._unreadable(error) from error
+            try:
+                reader.read(self.model, images[:1], frozenset({"last"}), pooled=False)
+            except (RuntimeError, ValueError, AttributeError) as error:
+                raise self._unreadable(error) from error
+        return reader
+
+    @property
+    def _called(self) -> str:
+        return self.model_name or type(self.model).__name__
+
+    def _unreadable(self, error: Exception) -> SettingError:
+        return SettingError(
+            f"the features of {self._called} cannot be read ({error}): "
+            "they are neither one map nor one row of prefix tokens and patches. Choose another model."
+        )
 
     def _attention(self, calls: AttentionCalls, n_images: int) -> dict[str, Tensor]:
         assert self.reader.attention is not None, "the tap is offered only where the dry run saw attention"
@@ -200,9 +228,6 @@ class Network(nn.Module):
         if last is None:  # train mode may drop patches
             raise RuntimeError(f"attention cannot be read: in this pass no self-attention went over all {n_tokens} tokens")
         return {name: widened(values) for name, values in last.items()}
-
-    def _dense_refusal(self) -> str | None:
-        return getattr(self.reader, "dense_refusal", None)
 
     def _all_heads(self, reading: Reading) -> dict[str, Tensor]:
         extra = {name: head(self._head_input(name, reading)) for name, head in self.extra_heads.items()}
@@ -227,7 +252,7 @@ class Network(nn.Module):
             dense[name] = widened(head(taken).reshape(batch, height, width, -1).permute(0, 3, 1, 2))
         return dense
 
-    def _read_out(self, logits: Tensor, heads: Mapping[str, Tensor], dense: Mapping[str, Tensor]) -> Tensor:
+    def _read_out(self, heads: Mapping[str, Tensor], dense: Mapping[str, Tensor]) -> Tensor:
         if self.readout == "class":
             return heads["class"]
         if self.readout == "mean_heads":
@@ -236,3 +261,16 @@ class Network(nn.Module):
             last_head = dense[self.heads[-1]].mean(dim=(2, 3))
             return torch.stack([*heads.values(), last_head]).mean(dim=0)
         raise SettingError(f"readout is one of {', '.join(READOUTS)}, got {self.readout!r}")
+
+
+@contextmanager
+def _held_statistics(model: nn.Module) -> Iterator[None]:
+    """The model's BatchNorms in eval mode for the block: they normalise by their running statistics and leave these alone."""
+    moving = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
+    for module in moving:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in moving:
+            module.training = True

@@ -3,9 +3,39 @@
 Where a linear map is enough, methods take torch's own: `nn.Linear` on vectors, `nn.Conv2d(..., kernel_size=1)` on grids.
 """
 
+from typing import Any
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossdistill.ops.layouts import to_common_grid
+
 GridShape = tuple[int, ...]  # (channels, height, width)
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm of [batch, channels] or [batch, channels, height, width] that passes a single value a channel in train mode.
+
+    One value, as of one image on one position, has no variance, and torch refuses it; here the running statistics answer, and stay.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"expected [batch, channels, ...], got {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.numel() > input.shape[1]:
+            return super().forward(input)
+        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
+
+
+def projected(projection: nn.Module, student_grid: Tensor, teacher_grid: Tensor) -> tuple[Tensor, Tensor]:
+    """The student's grid, projected, and the teacher's, on the smaller of the two sizes; `projection` is a 1 x 1 convolution.
+
+    The larger grid is averaged before that: averaging and a 1 x 1 convolution may change places, and fewer positions are projected.
+    """
+    student_grid, teacher_grid = to_common_grid(student_grid, teacher_grid)
+    return projection(student_grid), teacher_grid
 
 
 class ConvRegressor(nn.Module):
@@ -18,36 +48,35 @@ class ConvRegressor(nn.Module):
 
     def __init__(self, student_shape: GridShape, teacher_shape: GridShape, *, rectified: bool = True) -> None:
         super().__init__()
-        self.conv = _convolution(student_shape, teacher_shape)
-        self.bn = nn.BatchNorm2d(teacher_shape[0])
+        found = _convolution(student_shape[1:], teacher_shape[1:])
+        if found is None:
+            sizes = " to ".join(f"{height} x {width}" for _, height, width in (student_shape, teacher_shape))
+            raise ValueError(f"a convolution leads to a grid of half, double or smaller size, not from {sizes}")
+        kind, settings = found
+        self.conv = kind(student_shape[0], teacher_shape[0], **settings)
+        self.bn = BatchNorm(teacher_shape[0])
         self.activation = nn.ReLU() if rectified else nn.Identity()
 
     def forward(self, grid: Tensor) -> Tensor:
         """[batch, student's channels, height, width] -> [batch, *teacher's shape]."""
-        values = self.conv(grid)
-        # One value a channel (one image, one position) has no variance, and BatchNorm would raise an error.
-        return self.activation(self.bn(values) if values[:, 0].numel() > 1 else values)
+        return self.activation(self.bn(self.conv(grid)))
 
 
 def fits_conv_regressor(student_shape: GridShape, teacher_shape: GridShape) -> bool:
     """Whether a ConvRegressor leads from the one grid to the other."""
-    student, teacher = student_shape[1:], teacher_shape[1:]
-    larger = all(a >= b for a, b in zip(student, teacher, strict=True))
-    return larger or _scaled(student, 2) == tuple(teacher)
+    return _convolution(student_shape[1:], teacher_shape[1:]) is not None
 
 
-def _convolution(student_shape: GridShape, teacher_shape: GridShape) -> nn.Module:
-    student, teacher = student_shape[1:], teacher_shape[1:]
-    channels = student_shape[0], teacher_shape[0]
-    if tuple(student) == _scaled(teacher, 2):
-        return nn.Conv2d(*channels, kernel_size=3, stride=2, padding=1)
-    if tuple(teacher) == _scaled(student, 2):
-        return nn.ConvTranspose2d(*channels, kernel_size=4, stride=2, padding=1)
-    if fits_conv_regressor(student_shape, teacher_shape):
-        return nn.Conv2d(*channels, kernel_size=(1 + student[0] - teacher[0], 1 + student[1] - teacher[1]))
-    sizes = " to ".join(f"{height} x {width}" for height, width in (student, teacher))
-    raise ValueError(f"a convolution leads to a grid of half, double or smaller size, not from {sizes}")
+def _convolution(student: tuple[int, ...], teacher: tuple[int, ...]) -> tuple[type[nn.Module], dict[str, Any]] | None:
+    """The convolution from one size (height, width) to the other, as its class and settings; None where none leads there."""
+    if student == _doubled(teacher):
+        return nn.Conv2d, {"kernel_size": 3, "stride": 2, "padding": 1}
+    if teacher == _doubled(student):
+        return nn.ConvTranspose2d, {"kernel_size": 4, "stride": 2, "padding": 1}
+    if all(a >= b for a, b in zip(student, teacher, strict=True)):
+        return nn.Conv2d, {"kernel_size": tuple(1 + a - b for a, b in zip(student, teacher, strict=True))}
+    return None
 
 
-def _scaled(size: tuple[int, ...], factor: int) -> tuple[int, ...]:
-    return tuple(factor * side for side in size)
+def _doubled(size: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(2 * side for side in size)

@@ -19,8 +19,7 @@ ATTENTION = "attention"  # a tap of those networks alone whose last block attend
 class Reading:
     """What one pass through a model gave, in the model's own precision."""
 
-    logits: Tensor  # [batch, classes], the model's own answer
-    heads: Mapping[str, Tensor] = field(default_factory=dict)  # {head: [batch, classes]}
+    heads: Mapping[str, Tensor]  # {head: [batch, classes]}
     pooled: Mapping[str, Tensor] = field(default_factory=dict)  # {head: [batch, channels]}, what entered each head
     maps: Mapping[str, FeatureMap] = field(default_factory=dict)  # the stages asked for, and `last`
 
@@ -41,6 +40,11 @@ class Reader(Protocol):
     @property
     def attention(self) -> tuple[int, int, int] | None:
         """(heads, tokens, head_dim) of the last block's self-attention over all tokens; None where there is none to read."""
+        ...
+
+    @property
+    def dense_refusal(self) -> str | None:
+        """Why there are no dense logits, in words, or None where there are."""
         ...
 
     def classifiers(self, model: nn.Module) -> dict[str, nn.Module]:

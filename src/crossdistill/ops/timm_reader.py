@@ -47,6 +47,10 @@ class TimmReader:
     def stages(self) -> tuple[str, ...]:
         return tuple(self.stage_indices)
 
+    @property
+    def dense_refusal(self) -> None:
+        return None  # `forward_head` takes a single position
+
     def classifiers(self, model: Any) -> dict[str, nn.Module]:
         found = model.get_classifier()
         return dict(zip(HEADS, found if isinstance(found, tuple) else (found,), strict=False))
@@ -55,14 +59,12 @@ class TimmReader:
         final, kept = self._features(model, images, maps)
         classifiers = self.classifiers(model)
         if not pooled and len(classifiers) == 1:
-            logits = model.forward_head(final)
-            return Reading(logits, {"class": logits}, {}, kept)
+            return Reading({"class": model.forward_head(final)}, {}, kept)
         # Recorded rather than computed apart, so that the answer is the model's own whatever its head does.
         with recording(classifiers) as seen:
-            answer = model.forward_head(final)
+            model.forward_head(final)
         heads = {name: seen.outputs[name].flatten(1) for name in classifiers}
-        logits = answer if isinstance(answer, Tensor) else heads["class"]
-        return Reading(logits, heads, {name: seen.inputs[name].flatten(1) for name in classifiers}, kept)
+        return Reading(heads, {name: seen.inputs[name].flatten(1) for name in classifiers}, kept)
 
     def pooled_positions(self, model: Any, last: FeatureMap) -> Tensor:
         # Each position is shown to the head as an image of one position, so that norms and hidden layers of the head apply.

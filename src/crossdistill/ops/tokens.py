@@ -18,6 +18,11 @@ def takes_token(model: nn.Module) -> bool:
     return all(hasattr(model, name) for name in has) and not hasattr(model, "dist_token")
 
 
+def drops_patches(model: nn.Module) -> bool:
+    """Whether the model leaves out random patches in training (timm's `patch_drop_rate`)."""
+    return getattr(getattr(model, "patch_drop", None), "prob", 0) > 0
+
+
 def insert_token(model: Any, n_before: int = 0) -> int:
     """Put one learned token after the class token and `n_before` others, in place; returns its place among the prefix tokens.
 
@@ -29,11 +34,11 @@ def insert_token(model: Any, n_before: int = 0) -> int:
         raise ValueError(f"{type(model).__name__} takes no further token")
     has_class = model.cls_token is not None
     place = int(has_class) + n_before
-    start = torch.zeros(1, 1, model.embed_dim) if not has_class else model.cls_token.detach()
+    start = model.cls_token.detach() if has_class else next(model.parameters()).new_zeros(1, 1, model.embed_dim)
     token = start + nn.init.trunc_normal_(torch.empty(1, 1, model.embed_dim), std=STD).to(start)
     model.reg_token = _with_row(token[:, :0] if model.reg_token is None else model.reg_token, n_before, token)
     if model.pos_embed is not None and not model.no_embed_class:
-        row = model.pos_embed[:, :1] if has_class else torch.zeros(1, 1, model.embed_dim)
+        row = model.pos_embed[:, :1] if has_class else model.pos_embed.new_zeros(1, 1, model.embed_dim)
         model.pos_embed = _with_row(model.pos_embed, place, row, requires_grad=model.pos_embed.requires_grad)
     _count_one_more(model)
     return place

@@ -93,13 +93,11 @@ def text(values: np.ndarray) -> np.ndarray:
 def recipe_key(recipe: Recipe, seed: int, source: str) -> str:
     """16 hexadecimal digits for a recipe applied to images of the fingerprint `source`."""
     plugin = recipe.plugin
-    # A built-in probe declares a version when its bytes change; for anyone else's the source is what we know.
-    built_in = plugin.function.__module__.startswith("crossdistill.")
     return digest(
         {
             "format": FORMAT,
             "probe": plugin.name,
-            "version": plugin.version if built_in else plugin.source_hash,
+            "version": plugin.identity,
             "levels": list(recipe.levels),
             "draws": recipe.draws,
             "seed": seed,

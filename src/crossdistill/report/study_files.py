@@ -159,9 +159,10 @@ def _failures(path: Path) -> tuple[tuple[str, str], ...]:
 def _missing(folder: Path, plan: Mapping[str, Any], records: Sequence[RunRecord]) -> tuple[str, ...]:
     """What the plan promised and the folder does not hold, one sentence each."""
     done = {record.run for record in records}
-    planned = [task for task in plan.get("tasks", ()) if task.get("run")]
+    planned = [task for task in plan.get("tasks", ()) if task.get("run") and task.get("kind") != "warm_up"]
     absent = [str(task.get("label") or task["run"]) for task in planned if task["run"] not in done]
     sentences = [f"{len(absent)} of {len(planned)} networks are not finished: {'; '.join(absent)}."] if absent else []
+    sentences += [f"The plan leaves out {arm}: {reason}" for arm, reason in plan.get("left_out", {}).items()]
     if not (folder / "plan.json").exists():
         sentences.append("The plan of the study (plan.json) is missing, so that nobody can say what else should be here.")
     if not (folder / "results.parquet").exists():

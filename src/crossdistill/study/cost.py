@@ -1,6 +1,5 @@
 """What a study will do and cost, before it does it: trainings, image visits, forward passes of observation, seconds."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,16 @@ import torch
 from crossdistill.core import registry
 from crossdistill.core.config import MethodConfig, NetworkConfig, StudyConfig, TrainingConfig
 from crossdistill.core.progress import Progress, Stopwatch
-from crossdistill.core.types import Splits
+from crossdistill.core.types import Splits, Views
 from crossdistill.models._build import build_network, load_network
 from crossdistill.ops.modes import evaluating
 from crossdistill.ops.network import Network
 from crossdistill.study.execute import fingerprint, study_splits, what_can_work
 from crossdistill.study.networks import placed
-from crossdistill.study.plan import Training, WarmUpTask, make_plan
+from crossdistill.study.plan import Plan, Training, WarmUpTask, make_plan
 from crossdistill.study.probes import probed_rows, study_recipe
-from crossdistill.train.objective import plugin_views
+from crossdistill.study.workshop import finished
+from crossdistill.train.objective import plugin_views, taught_epochs
 from crossdistill.train.precision import autocast, resolved_precision
 
 TRIAL_IMAGES, TRIALS = 64, 3
@@ -35,7 +35,7 @@ def planned_cost(config: StudyConfig, *, store: Path, progress: Progress) -> dic
     plan = what_can_work(plan, splits, built, progress)
     seconds = {name: _trial(network, config.recipe(name), splits) for name, network in built.items()}
     rows = [_warm_up_cost(task, splits, seconds, store) for task in plan.warm_ups]
-    rows += [_training_cost(training, splits, seconds, store) for training in plan.trainings]
+    rows += [_training_cost(training, splits, seconds, plan, store) for training in plan.trainings]
     forwards = observed_images(config, splits)
     observation = {
         "forwards_per_network": forwards,
@@ -93,13 +93,18 @@ def _timed(call: Any) -> float:
     return min(seconds)
 
 
-def _training_cost(training: Training, splits: Splits, seconds: dict[str, tuple[float, float]], store: Path) -> dict[str, Any]:
+def _training_cost(
+    training: Training, splits: Splits, seconds: dict[str, tuple[float, float]], plan: Plan, store: Path
+) -> dict[str, Any]:  # fmt: skip
     student_views, teacher_views = _views(training.method, splits) if training.method else (1, 1)
-    epochs, n_images = training.recipe.epochs, len(splits.train)
-    taught_epochs = math.ceil((training.method.until or 1.0) * epochs) if training.method and training.taught_by else 0
+    trained = plan.config.networks[training.network].checkpoint is None
+    epochs, n_images = training.recipe.epochs if trained else 0, len(splits.train)
     visits = epochs * n_images * student_views
-    taught = taught_epochs * n_images * teacher_views * seconds[training.taught_by][0] if training.taught_by else 0.0
-    done = training.arm == "teacher" and (store / "teachers" / training.run / "record.json").exists()
+    taught = 0.0
+    if training.method and training.taught_by:
+        taught = taught_epochs(training.method.until, epochs) * n_images * teacher_views * seconds[training.taught_by][0]
+    folder = store / "teachers" / training.run
+    done = training.arm == "teacher" and finished(folder, keeps_epochs=training.key in plan.keeps_epochs)
     return {
         "label": training.label,
         "run": training.run,
@@ -112,7 +117,10 @@ def _training_cost(training: Training, splits: Splits, seconds: dict[str, tuple[
 def _views(method: MethodConfig, splits: Splits) -> tuple[int, int]:
     """How many rows student and teacher see of each image."""
     plugin = registry.get("method", method.name)
-    expand = plugin_views(plugin, plugin.parse(method.settings))
+    return _rows(plugin_views(plugin, plugin.parse(method.settings)), splits)
+
+
+def _rows(expand: Views | None, splits: Splits) -> tuple[int, int]:
     if expand is None:
         return 1, 1
     student, teacher, _ = expand(torch.from_numpy(splits.train.images[:1].copy()), torch.zeros(1, dtype=torch.int64))
@@ -121,7 +129,8 @@ def _views(method: MethodConfig, splits: Splits) -> tuple[int, int]:
 
 def _warm_up_cost(task: WarmUpTask, splits: Splits, seconds: dict[str, tuple[float, float]], store: Path) -> dict[str, Any]:
     done = (store / "warm_ups" / task.run / "record.json").exists()
-    visits = task.recipe.epochs * len(splits.train) * _views(MethodConfig(name=task.method), splits)[1]
+    warm_up = registry.get("method", task.method).facts["warm_up"]
+    visits = task.recipe.epochs * len(splits.train) * _rows(warm_up.views, splits)[0]
     spent = 0.0 if done else round(visits * seconds[task.teacher.network][0], 1)
     return {"label": task.label, "run": task.run, "done": done, "image_visits": visits, "seconds": spent}
 

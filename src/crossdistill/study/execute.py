@@ -11,6 +11,7 @@ from crossdistill.core import registry
 from crossdistill.core.config import StudyConfig
 from crossdistill.core.errors import CrossdistillError, SettingError, StudyError
 from crossdistill.core.progress import Progress
+from crossdistill.core.records import RunRecord
 from crossdistill.core.store import digest
 from crossdistill.core.types import ImageSet, Splits
 from crossdistill.images._splits import load_splits
@@ -68,12 +69,12 @@ def run_study(config: StudyConfig, out: Path, *, store: Path, device: torch.devi
         contrasts = declared_contrasts(out, config)
         shop = Workshop(config, splits, out, store, device, progress, probed_rows(splits.test, config))
         plan = what_can_work(plan, splits, checked_networks(shop, plan), progress)
-        shop.rivals = plan.rivals
+        shop.keeps_epochs = plan.keeps_epochs
         shop.probe_sets = build_probes(config, splits.test, store, progress)
         stamp(out, config, plan_json(plan, splits, contrasts, shop.observation_files))
         keep_for_the_page(shop.probe_sets.values(), out)
         failures = _run_trainings(shop, plan, only)
-        runs = [training.run for training in plan.trainings]
+        runs = _finished_runs(out, plan)
         write_tables(out, config, contrasts, runs, shop.observation_files)
         return Outcome(build_page(out), failures)
 
@@ -95,34 +96,54 @@ def what_can_work(plan: Plan, splits: Splits, built: Mapping[str, Network], prog
     """
     if any(training.control == "shuffled_teacher" for training in plan.students):
         same_class_partners(np.asarray(splits.train.labels))
-    dropped: list[Training] = []
+    refused: dict[str, str] = {}
     for training in plan.students:
+        if training.method is None or training.teacher is None:
+            continue
+        student, teacher = built[training.network], built[training.teacher.network]
+        refuse_class_mismatch(student, teacher)
+        _refuse_other_family(training, student, teacher)
+        method, plugin = training.method, registry.get("method", training.method.name)
+        settings = plugin.parse(method.settings)
+        method_weights(published_weights(plugin, settings), weight=method.weight, weights=method.weights)
         try:
-            _refuse(training, splits, built)
+            plugin_needs(plugin, settings, student, teacher, splits.train.size)
         except SettingError as error:
             if training.control != "control_teacher":
                 raise
-            dropped.append(training)
-            if training.seed == plan.config.seeds[0]:
-                progress.line(f"left out: {training.arm} of {training.taught_by} -> {training.network}: {error}")
-    return plan.without(dropped)
+            refused |= {training.label: str(error), _matched_label(training): "there is no control_teacher to be matched with"}
+    plan = plan.without(refused)
+    for arm, reason in plan.left_out.items():
+        progress.line(f"left out: {arm}: {reason}")
+    return plan
 
 
-def _refuse(training: Training, splits: Splits, built: Mapping[str, Network]) -> None:
-    if training.method is None or training.taught_by is None:
-        return
-    student, teacher = built[training.network], built[training.taught_by]
-    refuse_class_mismatch(student, teacher)
-    method, plugin = training.method, registry.get("method", training.method.name)
-    settings = plugin.parse(method.settings)
-    method_weights(published_weights(plugin, settings), weight=method.weight, weights=method.weights)
-    plugin_needs(plugin, settings, student, teacher, splits.train.size)
+def _matched_label(control: Training) -> str:
+    """The label of the matched_teacher student that stands against a control_teacher student."""
+    assert control.rival is not None
+    arm = control.arm.replace("control_teacher", "matched_teacher")
+    return replace(control, arm=arm, teacher=control.rival).label
+
+
+def _refuse_other_family(training: Training, student: Network, teacher: Network) -> None:
+    if training.control == "control_teacher" and student.family != teacher.family:
+        raise SettingError(
+            f"the control teacher '{training.taught_by}' is a {teacher.family} network and the student '{training.network}' a "
+            f"{student.family} network: name one of the student's own family"
+        )
 
 
 def fingerprint(splits: Splits) -> str:
     """Names the images that a study reads: the sources' content, and which of them, in which order, are in which split."""
     sets = {name: images for name, images in vars(splits).items() if isinstance(images, ImageSet)}
     return digest({name: [images.provenance["key"], images.ids.tolist(), images.labels.tolist()] for name, images in sets.items()})
+
+
+def _finished_runs(out: Path, plan: Plan) -> list[str]:
+    """The names of the finished runs: the plan's own, and earlier weights of teachers that taught some of them."""
+    records = [RunRecord.load(folder) for t in plan.trainings if ((folder := out / "runs" / t.run) / "record.json").exists()]
+    teachers = (record.teacher_run for record in records if record.teacher_run)
+    return list(dict.fromkeys([*(record.run for record in records), *teachers]))
 
 
 def _run_trainings(shop: Workshop, plan: Plan, only: str | None) -> dict[str, str]:
@@ -135,8 +156,8 @@ def _run_trainings(shop: Workshop, plan: Plan, only: str | None) -> dict[str, st
         try:
             for teacher in (training.teacher, training.rival):
                 if teacher and teacher.label in failures:
-                    raise CrossdistillError(f"its teacher failed ({teacher.label})")
-            if not (shop.folder(training) / "record.json").exists():
+                    raise CrossdistillError(f"{teacher.label} failed, from which it learns or with which its teacher is matched")
+            if not shop.finished(training):
                 shop.progress.line(f"[{number}/{len(chosen)}] training {training.label}")
             train(shop, training)
             observe_run(shop, training)

@@ -11,7 +11,7 @@ from torch import nn
 
 from crossdistill.core import registry
 from crossdistill.core.seeds import torch_seed
-from crossdistill.core.store import locked, write_atomically, write_json
+from crossdistill.core.store import locked, read_json, write_atomically, write_json
 from crossdistill.core.types import Needs, WarmUp
 from crossdistill.ops.modes import frozen
 from crossdistill.ops.network import Network
@@ -33,7 +33,7 @@ def objective_of(shop: Workshop, training: Training, network: Network, teacher: 
     if teacher is None:
         return Objective(views=plugin_views(plugin, settings))
     refuse_class_mismatch(network, teacher)
-    warm_up = warm_up_of(training)
+    warm_up = warm_up_of(method, training.teacher, training.rival)
     warm = warmed(shop, warm_up, teacher) if warm_up else None
     who = (shop.config.seed, training.role, training.seed)
     rng = torch.Generator().manual_seed(torch_seed(*who, "objective"))
@@ -70,10 +70,13 @@ def warmed(shop: Workshop, task: WarmUpTask, teacher: Network) -> nn.Module:
     who = (shop.config.seed, "warm_up", task.teacher.seed)
     torch.manual_seed(torch_seed(*who, "initialisation"))
     module: nn.Module = warm_up.make(teacher, task.settings).to(shop.device)
-    with locked(folder, f"another study is at {task.label} in {folder}: wait for it, then run the same command again"):
-        if not path.exists():
-            shop.progress.line(f"  {task.label}")
-            _warm(shop, task, module, teacher, warm_up, who)
+    if not path.exists():
+        with locked(folder, f"another study is at {task.label} in {folder}: wait for it, then run the same command again"):
+            if not path.exists():
+                shop.progress.line(f"  {task.label}")
+                _warm(shop, task, module, teacher, warm_up, who)
+    copy = shop.out / "warm_ups" / task.run / "record.json"  # the study folder tells what was done, whatever becomes of the store
+    write_json(copy, read_json(folder / "record.json"))
     module.load_state_dict(load_file(path, device=str(shop.device)))
     return frozen(module)
 
@@ -87,7 +90,7 @@ def _warm(shop: Workshop, task: WarmUpTask, module: nn.Module, teacher: Network,
     )  # fmt: skip
     history = trainer.run()
     tensors: Mapping[str, torch.Tensor] = {name: value.cpu().contiguous() for name, value in module.state_dict().items()}
-    write_json(folder / "record.json", {"format": 1, "label": task.label, "settings": dict(task.settings),
-                                        "history": [row.model_dump() for row in history]})  # fmt: skip
-    write_atomically(folder / "module.safetensors", lambda file: file.write(save(dict(tensors))))
+    record = {"format": 1, "label": task.label, "settings": dict(task.settings), "history": [row.model_dump() for row in history]}
+    write_json(folder / "record.json", record)
+    write_atomically(folder / "module.safetensors", lambda file: file.write(save(dict(tensors))))  # last: it says that all is there
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)

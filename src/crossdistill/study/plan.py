@@ -6,7 +6,7 @@ used, the fingerprint of the images, and the keys of the trainings it reads. Add
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 from crossdistill.core import registry
 from crossdistill.core.config import NOT_METHODS, ContrastConfig, MethodConfig, PairConfig, StudyConfig, TrainingConfig
-from crossdistill.core.errors import WeightsError
+from crossdistill.core.errors import SettingError, WeightsError
 from crossdistill.core.store import digest, file_sha256
 from crossdistill.core.types import Splits, WarmUp
 from crossdistill.models.python import module_file
@@ -24,7 +24,9 @@ from crossdistill.train.precision import resolved_precision
 
 MATCHING = (
     "Run by run, teacher and control teacher are compared in validation accuracy. Within 3 points both teach with their last weights; "
-    "farther apart, the better one teaches with the epoch whose validation accuracy is nearest to the other's."
+    "farther apart, the better one teaches with the epoch whose validation accuracy is nearest to the other's. The students of the arm "
+    "matched_teacher, taught by the teacher, are to be compared with those of control_teacher; the method's own students always learn "
+    "from the teacher's last weights."
 )
 
 
@@ -38,9 +40,10 @@ class Training:
     recipe: TrainingConfig
     key: str
     method: MethodConfig | None = None
-    control: str | None = None  # "twin", "shuffled_teacher" or "control_teacher"
+    control: str | None = None  # "twin", "shuffled_teacher", "control_teacher" or "matched_teacher"
     teacher: "Training | None" = None
     rival: "Training | None" = None  # the teacher of the other family, with which the teacher is matched in accuracy
+    own: "Training | None" = None  # of a control: the method's own student of that seed
 
     @property
     def run(self) -> str:
@@ -91,6 +94,7 @@ class Plan:
 
     config: StudyConfig
     trainings: tuple[Training, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)  # control arms that a method refuses, with its sentence
 
     @property
     def teachers(self) -> tuple[Training, ...]:
@@ -106,53 +110,55 @@ class Plan:
         return len(self.config.seeds) > 1 and all(len(self.config.teacher_seeds(pair.teacher)) == 1 for pair in self.config.pairs)
 
     @property
-    def rivals(self) -> frozenset[str]:
+    def keeps_epochs(self) -> frozenset[str]:
         """The keys of the teachers that are matched with another, and may have to teach with an earlier epoch's weights."""
         return frozenset(student.teacher.key for student in self.students if student.teacher and student.rival)
 
     @property
     def warm_ups(self) -> tuple[WarmUpTask, ...]:
-        found = (warm_up_of(student) for student in self.students)
+        found = (warm_up_of(student.method, student.teacher, student.rival) for student in self.students)
         return tuple({warm_up.key: warm_up for warm_up in found if warm_up}.values())
 
-    def without(self, dropped: Iterable[Training]) -> "Plan":
-        """The plan without these students, and without teachers that then teach nobody."""
-        gone = {training.key for training in dropped}
-        students = [training for training in self.students if training.key not in gone]
-        needed = {teacher.key for student in students for teacher in (student.teacher, student.rival) if teacher}
-        return replace(self, trainings=tuple(t for t in self.trainings if (t.key in needed if t.arm == "teacher" else t.key not in gone)))
+    def without(self, refused: Mapping[str, str]) -> "Plan":
+        """The plan without the students of these labels, each with a reason, and without teachers that then teach nobody."""
+        students = [training for training in self.students if training.label not in refused]
+        needed = {teacher.label for student in students for teacher in (student.teacher, student.rival) if teacher}
+        kept = tuple(t for t in self.trainings if (t.label in needed if t.arm == "teacher" else t.label not in refused))
+        return replace(self, trainings=kept, left_out={label.rpartition(",")[0]: reason for label, reason in refused.items()})
 
 
 def make_plan(config: StudyConfig, images_fingerprint: str, device: torch.device) -> Plan:
     """The plan of a study on images of that fingerprint, with `precision: auto` as that device resolves it.
 
-    Nothing is built, decoded or trained.
+    Nothing is built, decoded or trained. Raises SettingError where two trainings of different content would have one name.
     """
     trainings: dict[str, Training] = {}
     for training in _Planner(config, images_fingerprint, device).trainings():
-        trainings.setdefault(training.key, training)  # pairs share teachers and independents
+        known = trainings.setdefault(training.label, training)  # pairs share teachers, independents and twins
+        if known.key != training.key:
+            raise SettingError(f"two different trainings would both be called '{training.label}': give one of the methods another `label`")
     order = {"teacher": 0, "independent": 1, "second_independent": 2}
     return Plan(config, tuple(sorted(trainings.values(), key=lambda training: order.get(training.arm, 3))))
 
 
-def warm_up_of(training: Training) -> WarmUpTask | None:
-    """The warm-up that a student's method asks for, or None."""
-    plugin = registry.get("method", training.method.name) if training.method else None
+def warm_up_of(method: MethodConfig | None, teacher: Training | None, rival: Training | None) -> WarmUpTask | None:
+    """The warm-up that a method asks for on this teacher, or None."""
+    plugin = registry.get("method", method.name) if method else None
     warm_up: WarmUp | None = plugin.facts["warm_up"] if plugin else None
-    if plugin is None or warm_up is None or training.method is None or training.teacher is None:
+    if plugin is None or warm_up is None or method is None or teacher is None:
         return None
-    complete = plugin.complete(training.method.settings)
+    complete = plugin.complete(method.settings)
     settings = {name: complete[name] for name in warm_up.settings}
-    recipe = training.teacher.recipe.model_dump(exclude_unset=True) | dict(warm_up.recipe(settings))
+    recipe = teacher.recipe.model_dump(exclude_unset=True) | {"ema": None} | dict(warm_up.recipe(settings))
     checked = TrainingConfig.model_validate(recipe)
     key = digest({
         "engine": ENGINE,
-        "method": [plugin.name, plugin.version, {name: str(value) for name, value in settings.items()}],
+        "method": [plugin.name, plugin.identity, {name: str(value) for name, value in settings.items()}],
         "recipe": checked.model_dump(mode="json", exclude_defaults=True),
-        "teacher": training.teacher.key,
-        "rival": training.rival.key if training.rival else None,
+        "teacher": teacher.key,
+        "rival": rival.key if rival else None,
     })  # fmt: skip
-    return WarmUpTask(plugin.name, settings, training.teacher, checked, key)
+    return WarmUpTask(plugin.name, settings, teacher, checked, key)
 
 
 @dataclass(frozen=True)
@@ -183,18 +189,19 @@ class _Planner:
         """A method's student, and the controls of it that are wanted and make sense."""
         plugin, wanted = registry.get("method", method.name), self.config.arms
         changes = plugin.facts["prepare_student"] or plugin_views(plugin, plugin.parse(method.settings))
-        yield self._training(method.arm, student, seed, method, None, teacher, rival)
+        own = self._training(method.arm, student, seed, method, teacher=teacher)
+        yield own
         if "shuffled_teacher" in wanted:
-            yield self._control("shuffled_teacher", student, seed, method, teacher, rival)
+            yield self._control("shuffled_teacher", own, teacher)
         if rival:
-            yield self._control("control_teacher", student, seed, method, rival, teacher)
+            yield self._control("control_teacher", own, rival, teacher)
+            yield self._control("matched_teacher", own, teacher, rival)
         if "twin" in wanted and changes:  # for the others the independent is the twin
-            yield self._control("twin", student, seed, method, None, None)
+            yield self._control("twin", own)
 
-    def _control(
-        self, control: str, student: str, seed: int, method: MethodConfig, teacher: Training | None, rival: Training | None
-    ) -> Training:
-        return self._training(f"{method.arm}+{control}", student, seed, method, control, teacher, rival)
+    def _control(self, control: str, own: Training, teacher: Training | None = None, rival: Training | None = None) -> Training:
+        made = self._training(f"{own.arm}+{control}", own.network, own.seed, own.method, control, teacher, rival)
+        return replace(made, own=own)
 
     def _training(
         self, arm: str, network: str, seed: int, method: MethodConfig | None = None, control: str | None = None,
@@ -203,6 +210,8 @@ class _Planner:
         config = self.config
         recipe = config.recipe(network, teacher=arm == "teacher")
         chosen = config.networks[network]
+        warm_up = warm_up_of(method, teacher, rival)
+        trained = chosen.checkpoint is None
         key = digest({
             "engine": ENGINE,
             "images": self.images,
@@ -210,22 +219,26 @@ class _Planner:
             "network": [network, chosen.model_dump(mode="json", exclude_defaults=True, exclude={"training", "checkpoint"})],
             "checkpoint": _file_hash(chosen.checkpoint) if chosen.checkpoint else None,
             "network_source": _model_source(chosen.model),
-            "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
-            "precision": resolved_precision(recipe.precision, self.device),
+            "recipe": recipe.model_dump(mode="json", exclude_defaults=True) if trained else None,
+            "precision": resolved_precision(recipe.precision, self.device) if trained else None,
             "seeds": [config.seed, seed],
             "method": _method_key(method, control) if method else None,
             "control": control,
             "teacher": teacher.key if teacher else None,
             "rival": rival.key if rival else None,
+            "warm_up": warm_up.key if warm_up else None,
         })  # fmt: skip
         return Training(arm, network, seed, recipe, key, method, control, teacher, rival)
 
 
 def _method_key(method: MethodConfig, control: str | None) -> list[Any]:
     """What of a method can change a student's bytes; a twin learns from the labels, whatever the weights."""
-    weighing = {"weight", "weights", "ramp_epochs", "until"} if control == "twin" else set()
-    settings = method.model_dump(mode="json", exclude_defaults=True, exclude={"label", *weighing})
-    return [settings, registry.get("method", method.name).version]
+    plugin = registry.get("method", method.name)
+    options = {"weight", "weights", "ramp_epochs", "until"} if control != "twin" else set()
+    weighed = method.model_dump(mode="json", exclude_defaults=True, include=options)
+    if method.until == 1:  # the teacher teaches to the end, as without it
+        del weighed["until"]
+    return [plugin.name, plugin.identity, plugin.chosen(method.settings), weighed]
 
 
 def _file_hash(path: Path) -> str:
@@ -241,7 +254,7 @@ def _model_source(model: str | None) -> int | str | None:
     source, _, rest = model.replace(":", "/", 1).partition("/")
     if source == "python":
         return digest(ast.dump(ast.parse(module_file(rest).read_text(encoding="utf-8"))))
-    return registry.get("model", source).version
+    return registry.get("model", source).identity
 
 
 def plan_json(plan: Plan, splits: Splits, contrasts: Iterable[ContrastConfig], observations: Mapping[str, str]) -> dict[str, Any]:
@@ -265,6 +278,7 @@ def plan_json(plan: Plan, splits: Splits, contrasts: Iterable[ContrastConfig], o
             }
             for i, pair in enumerate(config.pairs)
         ],
+        "left_out": dict(plan.left_out),
         "matching": MATCHING if any(training.rival for training in plan.trainings) else None,
         "primary": [contrast.model_dump() for contrast in contrasts],
         "tasks": [
@@ -289,4 +303,4 @@ def _controls(plan: Plan, pair: PairConfig) -> dict[str, str | None]:
     """The control arms of a pair, each with the network that teaches it."""
     labels, teachers = {method.arm for method in pair.methods}, {pair.teacher, pair.control_teacher, None}
     of_student = [t for t in plan.students if t.network == pair.student and t.taught_by in teachers]
-    return {t.arm: t.taught_by for t in of_student if t.arm == "second_independent" or (t.control and t.arm.split("+")[0] in labels)}
+    return {t.arm: t.taught_by for t in of_student if t.arm == "second_independent" or (t.own and t.own.arm in labels)}

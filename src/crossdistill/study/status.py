@@ -25,7 +25,7 @@ def _row(folder: Path, store: Path, task: dict[str, Any], failures: dict[str, st
     work = store / SHARED[task["kind"]] / task["run"] if task["kind"] in SHARED else run
     epochs = len((work / "log.jsonl").read_text().splitlines()) if (work / "log.jsonl").exists() else 0
     row = {"label": task["label"], "run": task["run"], "epochs": epochs, "validation_accuracy": None, "reason": None}
-    record_file = (work if task["kind"] == "warm_up" else run) / "record.json"
+    record_file = (folder / "warm_ups" / task["run"] if task["kind"] == "warm_up" else run) / "record.json"
     if record_file.exists():
         estimates = read_json(record_file).get("estimates", {})
         return {**row, "state": "done", "validation_accuracy": estimates.get("validation_accuracy", {}).get("value")}

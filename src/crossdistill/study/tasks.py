@@ -19,7 +19,7 @@ from crossdistill.models._build import save_network
 from crossdistill.observe import observe
 from crossdistill.ops.network import Network
 from crossdistill.study.environment import hardware, software
-from crossdistill.study.matching import teaching_epoch
+from crossdistill.study.matching import run_name, teaching_epoch
 from crossdistill.study.networks import build, load_trained, spread
 from crossdistill.study.objectives import objective_of, partners_of
 from crossdistill.study.plan import Training
@@ -34,32 +34,42 @@ PROFILE_IMAGES = 2000  # of training, for a teacher's training accuracy and conf
 def train(shop: Workshop, training: Training) -> RunRecord:
     """Train one network, or go on where it was stopped; returns its record, at once where it is finished."""
     folder = shop.folder(training)
-    if not _finished(shop, training):
+    if not shop.finished(training):
         with locked(folder, f"another study is training {training.label} in {folder}: wait for it, then run the same command again"):
-            if not _finished(shop, training):
+            if not shop.finished(training):
                 _train(shop, training, folder)
+            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     record = RunRecord.load(folder)
     if training.arm == "teacher":  # the study folder keeps what the page reads; the weights stay in the store
-        for path in (folder / "log.jsonl", folder / "record.json"):
-            if path.exists():
-                content = path.read_bytes()
-                write_atomically(shop.out / "runs" / training.run / path.name, lambda file, content=content: file.write(content))
+        for name in ("log.jsonl", "record.json"):
+            copy_file(folder / name, shop.out / "runs" / training.run / name)
     return record
 
 
-def _finished(shop: Workshop, training: Training) -> bool:
-    """Also whether the weights of every epoch are there, where they may be wanted: the same bytes are then made once more."""
-    if not (shop.folder(training) / "record.json").exists():
-        return False
-    if training.key not in shop.rivals:
-        return True
-    return all(shop.weights(training, row.epoch).exists() for row in RunRecord.load(shop.folder(training)).history)
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all; nothing where there is none."""
+    if source.exists():
+        content = source.read_bytes()
+        write_atomically(target, lambda file: file.write(content))
 
 
 def _train(shop: Workshop, training: Training, folder: Path) -> None:
+    epoch, notes = teaching_epoch(shop, training)
+    twin = training.own if training.control == "matched_teacher" and epoch is None else None
+    if twin is not None and shop.finished(twin):  # the teacher's last weights are the match: it is the method's own student
+        for name in ("log.jsonl", "network.safetensors"):
+            copy_file(shop.folder(twin) / name, folder / name)
+        own = {"run": training.run, "label": training.label, "arm": training.arm, "control": training.control}
+        record = RunRecord.load(shop.folder(twin)).model_copy(update=own)
+    else:
+        record = _trained(shop, training, folder, epoch)
+    record.model_copy(update={"notes": [*record.notes, *notes]}).save(folder)
+
+
+def _trained(shop: Workshop, training: Training, folder: Path, epoch: int | None) -> RunRecord:
+    """Train the network from its start or its checkpoint, taught by the teacher as it was after `epoch`, and save its weights."""
     watch = Stopwatch()
     torch.set_num_threads(training.recipe.threads)
-    epoch, notes = teaching_epoch(shop, training)
     network = build(shop, training)
     names = shop.splits.train.class_names
     history: list[EpochRow] = []
@@ -72,14 +82,13 @@ def _train(shop: Workshop, training: Training, folder: Path) -> None:
         trainer = Trainer(
             network, shop.splits.train, shop.splits.validation, training.recipe, who=(shop.config.seed, training.role, training.seed),
             folder=folder, objective=objective_of(shop, training, network, teacher), teacher=teacher, device=shop.device,
-            partners=partners_of(shop, training), after_epoch=keep if training.key in shop.rivals else None,
+            partners=partners_of(shop, training), after_epoch=keep if training.key in shop.keeps_epochs else None,
             progress=shop.progress, description=training.label,
         )  # fmt: skip
         history = trainer.run()
     save_network(network, folder / "network.safetensors", class_names=names, extra={"run": training.run})
-    record = _record(shop, training, network, history, watch.seconds)
-    record.model_copy(update={"teacher_epoch": epoch, "notes": [*record.notes, *notes]}).save(folder)
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    taught = {"teacher_epoch": epoch, "teacher_run": run_name(training.teacher, epoch) if training.teacher else None}
+    return _record(shop, training, network, history, watch.seconds).model_copy(update=taught)
 
 
 def _record(shop: Workshop, training: Training, network: Network, history: list[EpochRow], seconds: float) -> RunRecord:
@@ -142,16 +151,38 @@ def memorised(label: str, estimates: Mapping[str, EstimateModel]) -> list[str]:
 
 
 def observe_run(shop: Workshop, training: Training) -> None:
-    """Observe one trained network on the clean test images, the source's extra sets and every probe; what exists is not redone."""
-    folder = shop.out / "observations" / training.run
-    missing = {name: folder / file for name, file in shop.observation_files.items() if not (folder / file).exists()}
+    """Observe one trained network, and the weights that taught it where these are not their teacher's last.
+
+    Observed are the clean test images, the source's extra sets and every probe; what exists is not redone.
+    """
+    record = RunRecord.load(shop.folder(training))
+    if training.own and training.control == "matched_teacher" and record.teacher_epoch is None:  # the very same network
+        for file in shop.observation_files.values():
+            copy_file(shop.out / "observations" / training.own.run / file, shop.out / "observations" / training.run / file)
+    _observe_run(shop, training, training.run)
+    if record.teacher_epoch is None or training.teacher is None:
+        return
+    name = run_name(training.teacher, record.teacher_epoch)
+    if not (shop.out / "runs" / name / "record.json").exists():
+        teacher = RunRecord.load(shop.folder(training.teacher))
+        after = [row for row in teacher.history if row.epoch <= record.teacher_epoch]
+        accuracy_then = EstimateModel(value=after[-1].validation_accuracy, unit="share")
+        changed = {"run": name, "label": f"{teacher.label}, after epoch {record.teacher_epoch}", "arm": "earlier_teacher", "history": after,
+                   "estimates": {"validation_accuracy": accuracy_then}}  # fmt: skip
+        teacher.model_copy(update=changed).save(shop.out / "runs" / name)
+    _observe_run(shop, training.teacher, name, record.teacher_epoch)
+
+
+def _observe_run(shop: Workshop, training: Training, name: str, epoch: int | None = None) -> None:
+    folder = shop.out / "observations" / name
+    missing = {test_set: folder / file for test_set, file in shop.observation_files.items() if not (folder / file).exists()}
     if missing:
-        network = load_trained(shop, training)
+        network = load_trained(shop, training, epoch)
         torch.set_num_threads(training.recipe.threads)
-        for name, path in missing.items():
-            save_observations(path, _observe(shop, network, name, f"observing {training.label} on {name}"))
-    if missing or not predictions_file(shop.out, training.run).exists():
-        write_predictions(shop.out, training.run, shop.observation_files)
+        for test_set, path in missing.items():
+            save_observations(path, _observe(shop, network, test_set, f"observing {training.label} on {test_set}"))
+    if missing or not predictions_file(shop.out, name).exists():
+        write_predictions(shop.out, name, shop.observation_files)
 
 
 def _observe(shop: Workshop, network: Network, name: str, description: str) -> dict[LevelDraw, Observations]:

@@ -9,6 +9,7 @@ import torch
 
 from crossdistill.core.config import StudyConfig
 from crossdistill.core.progress import Progress
+from crossdistill.core.records import RunRecord
 from crossdistill.core.store import digest
 from crossdistill.core.types import Splits
 from crossdistill.probes._build import ProbeSet
@@ -27,7 +28,7 @@ class Workshop:
     progress: Progress
     probed_rows: np.ndarray  # of the test split
     probe_sets: Mapping[str, ProbeSet] = field(default_factory=dict)
-    rivals: frozenset[str] = frozenset()  # keys of the teachers that may have to teach with an earlier epoch's weights
+    keeps_epochs: frozenset[str] = frozenset()  # keys of the teachers that may have to teach with an earlier epoch's weights
 
     @property
     def observation_files(self) -> dict[str, str]:
@@ -44,5 +45,19 @@ class Workshop:
 
     def weights(self, training: Training, epoch: int | None = None) -> Path:
         """The file of a finished training's weights, or of those after an epoch (from 1), where epochs are kept."""
-        folder = self.folder(training)
-        return folder / "network.safetensors" if epoch is None else folder / "epochs" / f"epoch-{epoch:03d}.safetensors"
+        return weights_file(self.folder(training), epoch)
+
+    def finished(self, training: Training) -> bool:
+        """Whether a training's record is there, and the weights of every epoch where they may be wanted."""
+        return finished(self.folder(training), keeps_epochs=training.key in self.keeps_epochs)
+
+
+def weights_file(folder: Path, epoch: int | None = None) -> Path:
+    return folder / "network.safetensors" if epoch is None else folder / "epochs" / f"epoch-{epoch:03d}.safetensors"
+
+
+def finished(folder: Path, *, keeps_epochs: bool) -> bool:
+    """Whether a training is finished; without the weights of its epochs, where those are wanted, its bytes are made once more."""
+    if not (folder / "record.json").exists():
+        return False
+    return not keeps_epochs or all(weights_file(folder, row.epoch).exists() for row in RunRecord.load(folder).history)

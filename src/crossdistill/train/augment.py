@@ -67,11 +67,14 @@ def _reflected(position: Tensor, side: int) -> Tensor:
     return (side - 1) - ((side - 1) - position.abs()).abs()
 
 
-def mixed_up(images: Tensor, targets: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
+def mixed_up(images: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """mixup (Zhang et al., 2018): `share` of each image and 1 - share of its neighbour in the batch, targets alike.
 
-    Returns images in [0, 1], targets, and the dominant label.
+    Returns images in [0, 1] and targets. Raises ValueError for a share below a half: each row is most of all its own image, so
+    that its label and its row in a method's memory stay its own.
     """
+    if not 0.5 <= share <= 1:
+        raise ValueError(f"share is 0.5 to 1, got {share}")
     images = images.float() / 255 if images.dtype == torch.uint8 else images
     mix = lambda values: share * values + (1 - share) * values.roll(1, dims=0)  # noqa: E731
-    return mix(images), mix(targets), labels if share >= 0.5 else labels.roll(1)
+    return mix(images), mix(targets)

@@ -87,8 +87,8 @@ class Training:
         with stop_requests() as stop_requested:
             while self.clock.step < self.clock.steps:
                 self._epoch(stop_requested)
-            if stop_requested.is_set():  # during the last epoch's validation: all is saved
-                raise KeyboardInterrupt
+                if stop_requested.is_set():  # at an epoch's last step or during its validation: all is saved
+                    raise KeyboardInterrupt
         if self.average is not None:
             self.network.load_state_dict(self.kept.state_dict())
         return self.history
@@ -110,7 +110,7 @@ class Training:
                 self._step(order[position * self.batch_size : (position + 1) * self.batch_size], epoch)
                 self.seconds = seconds_before + watch.seconds
                 advance(1, f"{(position + 1) * self.batch_size / self.seconds:,.0f} images/s")
-                if stop_requested.is_set():
+                if stop_requested.is_set() and position + 1 < self.steps_per_epoch:  # else once the epoch is finished
                     self._stop()
         self._finish_epoch(epoch)
 
@@ -142,8 +142,8 @@ class Training:
         targets = smoothed_targets(labels, self.network.n_classes, self.recipe.label_smoothing)
         if self.recipe.mixup:
             share = self._mixup_share()
-            others = None if taught is images else mixed_up(taught, targets, labels, share)[0]
-            images, targets, labels = mixed_up(images, targets, labels, share)
+            others = None if taught is images else mixed_up(taught, targets, share)[0]
+            images, targets = mixed_up(images, targets, share)
             taught = images if others is None else others
         shared = torch.ones(len(images), dtype=torch.bool, device=self.device)
         if expand := self.objective.views:
@@ -159,7 +159,9 @@ class Training:
         return student_rows, self.objective.views(taught, keys)[1], shared
 
     def _mixup_share(self) -> float:
-        return float(np.random.Generator(bits(*self.who, "mixup", self.clock.step)).beta(self.recipe.mixup, self.recipe.mixup))
+        """The share of each row's own image, at least a half: the Beta distribution is symmetric, so that only the roles change."""
+        share = float(np.random.Generator(bits(*self.who, "mixup", self.clock.step)).beta(self.recipe.mixup, self.recipe.mixup))
+        return max(share, 1 - share)
 
     def _accumulate(self, batch: Batch, share: float) -> None:
         if not self.objective.teaches(self.clock):
@@ -207,9 +209,11 @@ class Training:
     def _refuse_bad_loss(self) -> None:
         step = int(self.first_bad_step)
         if step >= 0:
+            checkpoint = self.folder / "checkpoint"
+            kept = f"The last good state is kept in {checkpoint}. " if checkpoint.exists() else ""
             raise DivergedError(
-                f"{self.description}: the loss or its gradient was not finite at step {step} (epoch {step // self.steps_per_epoch + 1}). "
-                f"The last good state is kept in {self.folder / 'checkpoint'}. "
+                f"{self.description}: the loss or its gradient was not finite at step {step} "
+                f"(epoch {step // self.steps_per_epoch + 1}). {kept}"
                 "Lower `learning_rate`, set `clip_norm`, or use `precision: fp32`."
             )
 

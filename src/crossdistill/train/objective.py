@@ -44,7 +44,7 @@ class Objective:
 
     def teaches(self, clock: Clock) -> bool:
         """Whether the method's own terms count at this step."""
-        return self.until is None or clock.epoch < math.ceil(self.until * clock.epochs)
+        return clock.epoch < taught_epochs(self.until, clock.epochs)
 
     def weighted(self, terms: Terms, clock: Clock) -> Tensor:
         """Sum of weight * ramp * term. Raises SettingError where terms and weights do not name the same things."""
@@ -86,6 +86,15 @@ class Objective:
     def after_step(self) -> None:
         if hook := getattr(self.function, "after_step", None):
             hook()
+
+
+def taught_epochs(until: float | None, epochs: int) -> int:
+    """The epochs in which the teacher teaches: the share `until` of them, rounded up; all where it is None.
+
+    >>> taught_epochs(0.5, 3), taught_epochs(0.28, 25), taught_epochs(None, 3)
+    (2, 7, 3)
+    """
+    return epochs if until is None else math.ceil(round(until * epochs, 9))  # 0.28 * 25 is 7.000000000000001
 
 
 def method_weights(published: Mapping[str, float], *, weight: float, weights: Mapping[str, float]) -> dict[str, float]:
