@@ -130,7 +130,11 @@ def test_a_study_with_every_arm_runs_and_shows_them(command: Callable[..., int],
     file.write_text(STUDY.replace("seeds: [0, 1]", "seeds: [0]") + ARMS)
     assert command("study", "run", file, "--out", out, "--store", tmp_path / "store", "--quiet") == 0
     planned = read_json(out / "plan.json")
-    records = {r.arm: r for r in (RunRecord.load(path.parent) for path in out.glob("runs/*/record.json")) if r.arm not in ("teacher", "earlier_teacher")}
+    records = {
+        r.arm: r
+        for r in (RunRecord.load(path.parent) for path in out.glob("runs/*/record.json"))
+        if r.arm not in ("teacher", "earlier_teacher")
+    }
     assert set(records) == {"independent", "kd", "token", *planned["pairs"][0]["controls"]}
     assert planned["pairs"][0]["controls"]["kd+control_teacher"] == "vit"
     assert "3 points" in planned["matching"]
@@ -254,3 +258,8 @@ def test_equal_methods_in_two_pairs_are_both_planned_and_their_twins_too() -> No
 def test_writing_a_default_out_changes_no_key() -> None:
     spelled = STUDY.replace("methods: [kd,", "methods: [{name: kd, temperature: 4, until: 1.0},")
     assert {t.key for t in plan(STUDY).trainings} == {t.key for t in plan(spelled).trainings}
+
+
+def test_warm_ups_of_matched_teachers_are_not_promised() -> None:
+    text = WARMED + ARMS
+    assert [task.label for task in plan(text).warm_ups] == ["warm-up of sskd: cnn, seed 0"]

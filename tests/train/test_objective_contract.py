@@ -95,6 +95,15 @@ def test_an_adversary_has_its_own_optimiser_and_each_group_gets_only_its_own_gra
     assert first.grad.abs().sum() > 0
 
 
+def test_an_adversary_may_learn_more_slowly(bench: Any) -> None:
+    adversarial = Adversarial()
+    adversarial.adversary_rate = 0.01  # type: ignore[assignment]
+    training = bench.training(Objective(adversarial, {"ce": 1.0, "fool": 1.0}), teacher=bench.teacher(), warmup_epochs=0)
+    training._step(torch.arange(8), 0)
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in training.optimizers.items()}
+    assert rates == pytest.approx({"optimizer": 1e-2, "adversary_optimizer": 1e-4})
+
+
 def test_adversarial_training_moves_both_sides_and_both_optimisers_resume(bench: Any) -> None:
     adversarial = Adversarial()
     before = adversarial.discriminator.weight.clone()

@@ -100,6 +100,8 @@ def make_discriminator(channels: int) -> nn.Sequential:
 class PaperObjective(nn.Module):
     """The equations of the paper, with cross-entropy."""
 
+    adversary_rate = 0.01  # as in the authors' code; an equally fast discriminator soon tells every feature apart
+
     def __init__(self, pair: Pair, generator: Generator) -> None:
         super().__init__()
         self.pair = pair

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossdistill.ops.layouts import tokens_from_grid
-from crossdistill.ops.losses import widened
+from crossdistill.ops.losses import widened, without_autocast
 
 Generator = Literal["non_saturating", "saturating"]
 
@@ -14,6 +14,7 @@ BLOCK = 4
 """Side of the neighbourhood of positions that share one layer of the group-wise linear projector."""
 
 
+@without_autocast
 def capd_attention(
     student_q: Tensor, student_k: Tensor, student_v: Tensor, teacher_q: Tensor, teacher_k: Tensor, teacher_v: Tensor, *,
     replaced: tuple[Tensor, Tensor, Tensor] | None = None,
@@ -37,6 +38,7 @@ def capd_attention(
     return F.mse_loss(_attended(*student), _attended(*teacher))
 
 
+@without_autocast
 def capd_value(student_v: Tensor, teacher_v: Tensor) -> Tensor:
     """Mean squared error between v v^T / sqrt(d) of student and teacher, head by head (in L_proj1).
 
@@ -51,6 +53,7 @@ def capd_value(student_v: Tensor, teacher_v: Tensor) -> Tensor:
     return F.mse_loss(student @ student.mT, teacher @ teacher.mT) / student.shape[-1]
 
 
+@without_autocast
 def capd_features(projected: Tensor, teacher_features: Tensor) -> Tensor:
     """Mean squared error between projected student and teacher features [batch, positions, channels] (L_proj2)."""
     _check_equal(projected, teacher_features)
@@ -103,6 +106,7 @@ def n_blocks(size: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(-(-side // BLOCK) for side in size)
 
 
+@without_autocast
 def capd_release(
     student_map: Tensor, student_logits: Tensor, teacher_logits: Tensor, student_token: Tensor, teacher_token: Tensor,
     teacher_features: Tensor, teacher_q: Tensor, teacher_k: Tensor, teacher_v: Tensor, *, heads: int, qkv_weight: Tensor,

@@ -9,11 +9,12 @@ from crossdistill.methods._logits import check_logits
 from crossdistill.methods._vlfkd_terms import labelled_mean, on_grid, token_kl
 from crossdistill.ops.checks import refuse_labels
 from crossdistill.ops.layouts import tokens_from_grid
-from crossdistill.ops.losses import cross_entropy, kl_divergence, widened
+from crossdistill.ops.losses import cross_entropy, kl_divergence, widened, without_autocast
 
 TOTAL_WEIGHTS = {"global": 0.5, "patch": 0.3, "linguistic": 0.2, "decoupled": 1.0}
 
 
+@without_autocast
 def vlfkd_seed_losses(
     student_map: Tensor,
     teacher_map: Tensor,

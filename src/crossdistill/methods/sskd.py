@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch, Needs, WarmUp
 from crossdistill.methods._logits import tempered_kl
-from crossdistill.ops.losses import cross_entropy, label_cross_entropy, widened
+from crossdistill.ops.losses import cross_entropy, label_cross_entropy, widened, without_autocast
 
 VIEWS = 4  # clean, and rotated by 90, 180 and 270 degrees
 
 
+@without_autocast
 def sskd_losses(
     student_logits: Tensor, teacher_logits: Tensor, student_embedding: Tensor, teacher_embedding: Tensor, labels: Tensor, *,
     weights: Sequence[float] = (0.1, 0.9, 2.7, 10.0), temperatures: Sequence[float] = (4.0, 4.0, 0.5), keep: Sequence[float] = (1.0, 0.75),

@@ -12,7 +12,7 @@ from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch, Needs
 from crossdistill.methods._vlfkd_seed import TOTAL_WEIGHTS, Seed
 from crossdistill.methods._vlfkd_terms import AttentionPool, element_mean_kl, gram_distance, gram_rows, on_grid, target_kl
-from crossdistill.ops.losses import cross_entropy, widened
+from crossdistill.ops.losses import cross_entropy, widened, without_autocast
 
 Gram = Literal["image", "batch"]
 Reduction = Literal["elements", "positions"]
@@ -24,6 +24,7 @@ WEIGHTS = {
 }
 
 
+@without_autocast
 def c2vkd_losses(student_map: Tensor, teacher_map: Tensor, *, pool_weight: Tensor) -> dict[str, Tensor]:
     """C2VKD's three feature terms, unweighted: {"global", "patch", "linguistic"}, of maps [batch, channels, height, width] on one grid.
 

@@ -23,8 +23,11 @@ from crossdistill.train.objective import Objective, make_objective, method_weigh
 from crossdistill.train.partners import same_class_partners
 
 
-def objective_of(shop: Workshop, training: Training, network: Network, teacher: Network | None) -> Objective:
-    """The objective of a training: labels alone for teachers, independents and twins (these see their method's views)."""
+def objective_of(shop: Workshop, training: Training, network: Network, teacher: Network | None, epoch: int | None) -> Objective:
+    """The objective of a training: labels alone for teachers, independents and twins (these see their method's views).
+
+    `epoch` is the one after which the teacher's weights were taken, None for its last.
+    """
     method = training.method
     if method is None:
         return Objective()
@@ -33,7 +36,7 @@ def objective_of(shop: Workshop, training: Training, network: Network, teacher: 
     if teacher is None:
         return Objective(views=plugin_views(plugin, settings))
     refuse_class_mismatch(network, teacher)
-    warm_up = warm_up_of(method, training.teacher, training.rival)
+    warm_up = warm_up_of(method, training.teacher, epoch)
     warm = warmed(shop, warm_up, teacher) if warm_up else None
     who = (shop.config.seed, training.role, training.seed)
     rng = torch.Generator().manual_seed(torch_seed(*who, "objective"))

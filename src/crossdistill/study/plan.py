@@ -116,7 +116,8 @@ class Plan:
 
     @property
     def warm_ups(self) -> tuple[WarmUpTask, ...]:
-        found = (warm_up_of(student.method, student.teacher, student.rival) for student in self.students)
+        # Whether a teacher that is matched with another needs one of its own is known only once both are trained.
+        found = (warm_up_of(student.method, student.teacher) for student in self.students if not student.rival)
         return tuple({warm_up.key: warm_up for warm_up in found if warm_up}.values())
 
     def without(self, refused: Mapping[str, str]) -> "Plan":
@@ -141,8 +142,8 @@ def make_plan(config: StudyConfig, images_fingerprint: str, device: torch.device
     return Plan(config, tuple(sorted(trainings.values(), key=lambda training: order.get(training.arm, 3))))
 
 
-def warm_up_of(method: MethodConfig | None, teacher: Training | None, rival: Training | None) -> WarmUpTask | None:
-    """The warm-up that a method asks for on this teacher, or None."""
+def warm_up_of(method: MethodConfig | None, teacher: Training | None, epoch: int | None = None) -> WarmUpTask | None:
+    """The warm-up that a method asks for on this teacher (as it was after an epoch), or None."""
     plugin = registry.get("method", method.name) if method else None
     warm_up: WarmUp | None = plugin.facts["warm_up"] if plugin else None
     if plugin is None or warm_up is None or method is None or teacher is None:
@@ -156,7 +157,7 @@ def warm_up_of(method: MethodConfig | None, teacher: Training | None, rival: Tra
         "method": [plugin.name, plugin.identity, {name: str(value) for name, value in settings.items()}],
         "recipe": checked.model_dump(mode="json", exclude_defaults=True),
         "teacher": teacher.key,
-        "rival": rival.key if rival else None,
+        "epoch": epoch,
     })  # fmt: skip
     return WarmUpTask(plugin.name, settings, teacher, checked, key)
 
@@ -210,7 +211,7 @@ class _Planner:
         config = self.config
         recipe = config.recipe(network, teacher=arm == "teacher")
         chosen = config.networks[network]
-        warm_up = warm_up_of(method, teacher, rival)
+        warm_up = warm_up_of(method, teacher)
         trained = chosen.checkpoint is None
         key = digest({
             "engine": ENGINE,

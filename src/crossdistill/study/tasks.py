@@ -81,7 +81,7 @@ def _trained(shop: Workshop, training: Training, folder: Path, epoch: int | None
         teacher = load_trained(shop, training.teacher, epoch) if training.teacher else None
         trainer = Trainer(
             network, shop.splits.train, shop.splits.validation, training.recipe, who=(shop.config.seed, training.role, training.seed),
-            folder=folder, objective=objective_of(shop, training, network, teacher), teacher=teacher, device=shop.device,
+            folder=folder, objective=objective_of(shop, training, network, teacher, epoch), teacher=teacher, device=shop.device,
             partners=partners_of(shop, training), after_epoch=keep if training.key in shop.keeps_epochs else None,
             progress=shop.progress, description=training.label,
         )  # fmt: skip

@@ -117,9 +117,10 @@ class Training:
     def _step(self, index: Tensor, epoch: int) -> None:
         self.network.train()
         self.objective.train_mode()
-        for optimizer in self.optimizers.values():
+        rate = learning_rate(self.recipe, self.clock.step, self.clock.steps)
+        for share, optimizer in zip((1.0, self.objective.adversary_rate), self.optimizers.values(), strict=False):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(self.recipe, self.clock.step, self.clock.steps)
+                group["lr"] = share * rate
         for micro, rows in enumerate(index.chunk(self.recipe.accumulate)):
             torch.manual_seed(torch_seed(*self.who, "forward", self.clock.step, micro))
             self._accumulate(self._batch(rows, epoch), share=len(rows) / len(index))

@@ -26,9 +26,10 @@ class Objective:
     """A method made for one pair, with the weights of its terms (None: each counts once).
 
     `function(batch, student, teacher) -> {term: scalar}`. Where it is a module, its parameters that require grad are trained and
-    its state is saved; `adversary(batch, student, teacher)` and `adversary_parameters()` add a second optimiser; `after_step()`
-    is called once for each optimiser step, which is where state such as a memory bank moves. `until` is the share of the epochs,
-    rounded up, in which the teacher teaches; after it the student learns from the labels alone.
+    its state is saved; `adversary(batch, student, teacher)` and `adversary_parameters()` add a second optimiser, whose learning
+    rate is `adversary_rate` (1 where it has none) times the student's; `after_step()` is called once for each optimiser step,
+    which is where state such as a memory bank moves. `until` is the share of the epochs, rounded up, in which the teacher teaches;
+    after it the student learns from the labels alone.
     """
 
     function: Callable[..., Terms] = labels_only
@@ -62,6 +63,11 @@ class Objective:
     @property
     def adversary(self) -> Callable[..., Terms] | None:
         return getattr(self.function, "adversary", None)
+
+    @property
+    def adversary_rate(self) -> float:
+        """The adversary's learning rate as a share of the student's."""
+        return getattr(self.function, "adversary_rate", 1.0)
 
     def adversary_parameters(self) -> list[nn.Parameter]:
         return list(self.function.adversary_parameters()) if self.adversary else []  # type: ignore[attr-defined]
