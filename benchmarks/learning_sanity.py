@@ -10,8 +10,9 @@ the same batches. Fidelity is the share of validation images on which student an
 
 Four checks: the method's own loss (all terms but `ce`, weighted as published) is lower in the last epoch than in the first;
 accuracy is above twice chance; fidelity is above the independent's; with the permuted teacher, fidelity to the true one is at
-most 2 points above the independent's. All are about means over the seeds; the figures of every seed stand beside them. Only validation
-images, cut from the training split, are looked at.
+most 2 points above the independent's. All are about means over the seeds; the figures of every seed stand beside them. Only
+validation images, cut from the training split, are looked at. The published weights were made for hundreds of epochs: where a
+method's own terms drown the labels in a few, `--weight 0.1` shows whether it acts.
 
 Each finished student leaves a file in DIR, so a stopped run goes on where it was. A method whose file (or helper beside it) was
 edited is trained anew; after an edit of the engine or of `ops`, take another DIR. With all methods and the default sizes, just under
@@ -51,7 +52,7 @@ from crossdistill.ops.network import Network
 from crossdistill.study.execute import fingerprint
 from crossdistill.study.networks import placed, spread
 from crossdistill.train.loop import ENGINE, Training
-from crossdistill.train.objective import ROOT_TERM, Objective, make_objective, plugin_views, published_weights
+from crossdistill.train.objective import ROOT_TERM, Objective, make_objective, method_weights, plugin_views, published_weights
 from crossdistill.train.partners import same_class_partners
 from crossdistill.train.precision import resolved_precision
 from protocol import save_result
@@ -172,7 +173,7 @@ class Bench:
     def record(self, student: Student) -> Path:
         """The file that the finished student leaves."""
         networks = [NETWORKS[student.teacher], NETWORKS[student.student]]
-        method = method_key(student.method) if student.method else None
+        method = [*method_key(student.method), self.options.weight] if student.method else None
         key = digest([self.shared_key, networks, self.options.train_images, self.options.epochs, method])
         return self.work / "students" / f"{student.name}-{key}.json"
 
@@ -213,7 +214,8 @@ class Bench:
         rng = torch.Generator().manual_seed(torch_seed(*student.who, "objective"))
         torch.manual_seed(torch_seed(*student.who, "auxiliary"))
         objective = make_objective(
-            plugin, settings, published_weights(plugin, settings), student=network, teacher=self.teacher(student.teacher),
+            plugin, settings, method_weights(published_weights(plugin, settings), weight=self.options.weight, weights={}),
+            student=network, teacher=self.teacher(student.teacher),
             images=self.train, rng=rng, warm=warm,
         )  # fmt: skip
         return objective, True
@@ -376,7 +378,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--images", required=True, help="a source, such as parquet:PATH")
     parser.add_argument("--work", required=True, type=Path, help="a folder for teachers and finished students")
     parser.add_argument("--name", help="what the result calls the images (default: the kind of source)")
-    parser.add_argument("--methods", nargs="+", default=registry.names("method"), help="default: all; the result is written for all only")
+    parser.add_argument("--methods", nargs="+", default=registry.names("method"), help="default: all")
+    parser.add_argument("--weight", type=float, default=1.0, help="multiplies the published weight of every term but `ce` (default 1)")
+    parser.add_argument("--result", help="name of the result file (default: learning_sanity for all methods, else none is written)")
     parser.add_argument("--both", action="store_true", help="every method in both directions")
     for option, default in {
         "train-images": 2000, "epochs": 5, "seeds": 3, "control-seeds": 1, "teacher-images": 12_000, "teacher-epochs": 8,
@@ -406,7 +410,7 @@ def main() -> None:
         teachers = {family: float((answers.decisions == answers.labels).mean()) for family, answers in bench.answered.items()}
     figures = {
         "images": chosen.name or parse_source(chosen.images)[0],
-        **{name: value for name, value in vars(chosen).items() if name not in ("images", "work", "name", "methods")},
+        **{name: value for name, value in vars(chosen).items() if name not in ("images", "work", "name", "methods", "result")},
         "networks": NETWORKS,
         "recipe": RECIPE,
         "precision": resolved_precision("auto", CPU),
@@ -414,8 +418,9 @@ def main() -> None:
         "rows": rows,
         "failed_checks": failures(rows),
     }
-    if set(chosen.methods) >= set(registry.names("method")):
-        save_result("learning_sanity", figures)
+    complete = set(chosen.methods) >= set(registry.names("method"))
+    if name := chosen.result or ("learning_sanity" if complete else None):
+        save_result(name, figures)
     print(table(rows))
     print("\nFailed checks: " + ("; ".join(figures["failed_checks"]) or "none"))
 
