@@ -319,6 +319,7 @@ def test_the_discriminators_step_leaves_the_student_alone_and_the_students_step_
     made = objective(student, teacher, image_set(6))
     module, batch = made.module, a_batch()
     seen = answers(made, student, teacher, batch)
+    module(batch, *seen)
     sum(module.adversary(batch, *seen).values()).backward()
     others = [*student.parameters(), *made.auxiliary_parameters()]
     assert all(p.grad is None for p in others)

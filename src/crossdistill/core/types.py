@@ -6,6 +6,7 @@ Torch is imported for annotations only, so that the torch-free layers (metrics, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -120,6 +121,7 @@ class Batch:
     clock: Clock
     views: int = 1
     teacher_views: int = 1
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext  # the recipe's precision, for a method's own large layers
 
 
 Views = Callable[["Tensor", "Tensor"], "tuple[Tensor, Tensor, Tensor]"]

@@ -110,26 +110,30 @@ class PaperObjective(nn.Module):
         self.partial_attention = nn.Conv2d(pair.student_channels, 3 * pair.heads * pair.head_dim, kernel_size=3, padding=1)
         self.group_linear = GroupedLinear(pair.student_channels, pair.teacher_channels, pair.grid, dropout=DROPOUT)
         self.discriminator = make_discriminator(pair.teacher_channels)
+        self.faked: Tensor | None = None  # the student's features of this pass, as the discriminator is shown them
 
     def forward(self, batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
         grid = self.pair.student_map(student)
-        own = self.projections(grid)
         rows = patch_rows(teacher.attention, self.pair.n_positions)
         taught = (rows["q"], rows["k"], rows["v"])
-        projected = self.group_linear(grid)
+        with batch.autocast():  # the layers only: every loss promotes what it is given
+            own = self.projections(grid)
+            projected = self.group_linear(grid)
+            judgement = self.discriminator(self.judged(projected))
+        self.faked = projected.detach()
         return {
             "ce": cross_entropy(student.logits, batch.targets),
             "attention": capd_attention(*own, *taught, replaced=self.replaced(taught[0])),
             "value": capd_value(own[2], taught[2]),
             "features": capd_features(projected, teacher_features(teacher)),
-            "generator": capd_generator(self.discriminator(self.judged(projected)), generator=self.generator),
+            "generator": capd_generator(judgement, generator=self.generator),
         }
 
     def adversary(self, batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
         """The discriminator's own loss; nothing of it reaches the student or its projectors."""
-        with torch.no_grad():
-            projected = self.group_linear(self.pair.student_map(student))
-        real, fake = (self.discriminator(self.judged(features)) for features in (teacher_features(teacher), projected))
+        assert self.faked is not None, "the student's side comes first"
+        with batch.autocast():
+            real, fake = (self.discriminator(self.judged(features)) for features in (teacher_features(teacher), self.faked))
         return {"discriminate": capd_discriminator(real, fake)}
 
     def adversary_parameters(self) -> Iterator[nn.Parameter]:
@@ -143,15 +147,21 @@ class PaperObjective(nn.Module):
 
     def projections(self, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The student's q, k and v [batch, heads, positions, head_dim]."""
-        projected = self.partial_attention(grid).view(len(grid), 3, self.pair.heads, self.pair.head_dim, -1)
-        q, k, v = projected.transpose(-1, -2).unbind(1)
+        # Channels last, positions come out as rows, which attention takes without a copy.
+        projected = self.partial_attention(grid.contiguous(memory_format=torch.channels_last))
+        rows = tokens_from_grid(projected).unflatten(-1, (3, self.pair.heads, self.pair.head_dim))
+        q, k, v = rows.transpose(1, 3).unbind(2)
         return q, k, v
 
     def replaced(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """Fresh masks of the teacher's share in q, k and v, each element by a coin of its own; none outside training."""
         if not self.training:
             return None
-        q, k, v = (torch.rand(3, *like.shape, device=like.device) < 0.5).unbind(0)
+        # Eight coins from one random byte: on a CPU drawing a float for each costs as much as the projections.
+        n_bytes = -(-like.numel() // 8)
+        coins = torch.randint(256, (3, n_bytes, 1), dtype=torch.uint8, device=like.device)
+        bits = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8, device=like.device)
+        q, k, v = (coins & bits).bool().view(3, -1)[:, : like.numel()].view(3, *like.shape).unbind(0)
         return q, k, v
 
 

@@ -151,7 +151,11 @@ class Training:
             keys = image_keys(key(*self.who, "views", epoch), index)
             images, taught, shared = expand(images, keys) if taught is images else self._shown_apart(images, taught, keys)
         views, teacher_views = len(images) // len(index), len(taught) // len(index)
-        return Batch(images, taught, labels, targets, index, shared, self.clock, views, teacher_views)
+        return Batch(images, taught, labels, targets, index, shared, self.clock, views, teacher_views, self.autocast)
+
+    def autocast(self) -> torch.autocast:
+        """The context in which networks, and a method's own large layers, run at the recipe's precision."""
+        return autocast(self.precision, self.device)
 
     def _shown_apart(self, images: Tensor, taught: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The method's views where the teacher is shown other images: the student's rows of the one, the teacher's of the other."""
@@ -167,7 +171,7 @@ class Training:
     def _accumulate(self, batch: Batch, share: float) -> None:
         if not self.objective.teaches(self.clock):
             return self._learn_from_labels(batch, share)
-        with autocast(self.precision, self.device):
+        with self.autocast():
             teacher = self._teacher_activations(batch)
             student = self.network(batch.images, taps=self.objective.needs.student_taps)
         terms = self.objective.function(batch, student, teacher)
@@ -181,7 +185,7 @@ class Training:
         self._note(batch, student, {"loss": loss, **terms}, share)
 
     def _learn_from_labels(self, batch: Batch, share: float) -> None:
-        with autocast(self.precision, self.device):
+        with self.autocast():
             student = self.network(batch.images)
         terms = labels_only(batch, student, None)
         (share * terms["ce"]).backward(inputs=self.main)
