@@ -62,6 +62,10 @@ class Plugin:
 
         Raises UnknownNameError for an unknown setting and SettingError for one of the wrong type.
         """
+        parsed = self._validated(settings)
+        return {name: getattr(parsed, name) for name in type(parsed).model_fields if name in parsed.model_fields_set}
+
+    def _validated(self, settings: Mapping[str, Any]) -> BaseModel:
         schema = self.settings
         for name in settings:
             if name not in schema.model_fields:
@@ -70,22 +74,20 @@ class Plugin:
                     f"{self.kind} '{self.name}' has no setting '{name}'.{nearest(name, schema.model_fields)} Its settings: {known}."
                 )
         try:
-            parsed = schema.model_validate(dict(settings))
+            return schema.model_validate(dict(settings))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             came = "" if first["type"] == "missing" else f", got {first['input']!r}"
             raise SettingError(f"setting '{where}' of {self.kind} '{self.name}': {first['msg'].lower()}{came}") from error
-        return {name: getattr(parsed, name) for name in schema.model_fields if name in parsed.model_fields_set}
 
     def complete(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """All settings: those given, validated, and the defaults of the others."""
-        return dict(self.settings.model_validate(self.parse(settings)))
+        return dict(self._validated(settings))
 
     def chosen(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that differ from their defaults, as they are written in JSON: what a key may hold."""
-        parsed = self.settings.model_validate(self.parse(settings))
-        return parsed.model_dump(mode="json", exclude_defaults=True)
+        return self._validated(settings).model_dump(mode="json", exclude_defaults=True)
 
     @property
     def identity(self) -> int | str:

@@ -6,14 +6,13 @@ from typing import Any
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import MethodConfig, NetworkConfig, StudyConfig, TrainingConfig
+from crossdistill.core.config import MethodConfig, StudyConfig, TrainingConfig
 from crossdistill.core.progress import Progress, Stopwatch
 from crossdistill.core.types import Splits, Views
-from crossdistill.models._build import build_network, load_network
 from crossdistill.ops.modes import evaluating
 from crossdistill.ops.network import Network
 from crossdistill.study.execute import fingerprint, study_splits, what_can_work
-from crossdistill.study.networks import placed
+from crossdistill.study.networks import chosen_network, placed
 from crossdistill.study.plan import Plan, Training, WarmUpTask, make_plan
 from crossdistill.study.probes import probed_rows, study_recipe
 from crossdistill.study.workshop import finished
@@ -31,7 +30,9 @@ def planned_cost(config: StudyConfig, *, store: Path, progress: Progress) -> dic
     """
     splits = study_splits(config, progress)
     plan = make_plan(config, fingerprint(splits), torch.device("cpu"))
-    built = {name: _untrained(config.networks[name], splits) for name in dict.fromkeys(training.network for training in plan.trainings)}
+    names = dict.fromkeys(training.network for training in plan.trainings)
+    # Without published weights: a plan downloads nothing.
+    built = {name: placed(chosen_network(config.networks[name], splits.train, pretrained=False), torch.device("cpu")) for name in names}
     plan = what_can_work(plan, splits, built, progress)
     seconds = {name: _trial(network, config.recipe(name), splits) for name, network in built.items()}
     rows = [_warm_up_cost(task, splits, seconds, store) for task in plan.warm_ups]
@@ -50,19 +51,6 @@ def observed_images(config: StudyConfig, splits: Splits) -> int:
     recipes = [study_recipe(probe, config, splits.test.size) for probe in config.chosen_probes]
     probed = sum(len(recipe.levels) * recipe.draws for recipe in recipes) * len(probed_rows(splits.test, config))
     return len(splits.test) + sum(len(images) for images in splits.extra.values()) + probed
-
-
-def _untrained(chosen: NetworkConfig, splits: Splits) -> Network:
-    """A network of the study, without published weights: a plan downloads nothing."""
-    n_classes, size = splits.train.n_classes, splits.train.size
-    if chosen.checkpoint:
-        network = load_network(
-            chosen.checkpoint, model=chosen.model, n_classes=n_classes, size=size, class_map=chosen.class_map, settings=chosen.settings
-        )
-    else:
-        assert chosen.model is not None
-        network = build_network(chosen.model, n_classes, size, settings=chosen.settings)
-    return placed(network, torch.device("cpu"))
 
 
 def _trial(network: Network, recipe: TrainingConfig, splits: Splits) -> tuple[float, float]:

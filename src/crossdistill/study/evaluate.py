@@ -11,13 +11,14 @@ from crossdistill.core.errors import SettingError, unknown_name
 from crossdistill.core.progress import Progress
 from crossdistill.core.records import ResultRow, RunRecord
 from crossdistill.core.store import locked
-from crossdistill.core.types import ImageSet, Observations
+from crossdistill.core.types import ImageSet
 from crossdistill.images._splits import load_splits, parse_source
 from crossdistill.models._build import build_network, load_network
 from crossdistill.observe import observe
 from crossdistill.ops.network import Network
-from crossdistill.probes._build import ProbeSet, build_probe_set
+from crossdistill.probes._build import build_probe_set
 from crossdistill.study.environment import hardware, software
+from crossdistill.study.probes import observe_probe
 
 
 def evaluate_networks(
@@ -53,7 +54,7 @@ def _evaluate(
         answers = {("clean", "", 0): observe(network, splits.test, device=device)}
         answers |= {(name, "", 0): observe(network, extra, device=device, split=name) for name, extra in splits.extra.items()}
         for name, probe_set in sets.items():
-            answers |= _probed(network, name, probe_set, device)
+            answers |= {(name, *place): seen for place, seen in observe_probe(network, probe_set, device=device).items()}
         runs.append(ObservedRun(_record(name_of_network, network, device), answers))
     rows = results_table(runs, pairs=())
     write_table(rows, out / "results.parquet", ResultRow)
@@ -75,14 +76,6 @@ def _network(text: str, images: ImageSet) -> Network:
             f"{text} tells {network.n_classes} classes apart, the images have {images.n_classes}: choose images with the same classes"
         )
     return network
-
-
-def _probed(network: Network, name: str, probe_set: ProbeSet, device: torch.device) -> dict[tuple[str, str, int], Observations]:
-    return {
-        (name, level_name, draw): observe(network, probe_set.images(level, draw), index=probe_set.kept_index, device=device)
-        for level, level_name in enumerate(probe_set.level_names)
-        for draw in range(probe_set.draws)
-    }
 
 
 def _record(name: str, network: Network, device: torch.device) -> RunRecord:

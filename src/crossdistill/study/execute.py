@@ -97,7 +97,7 @@ def what_can_work(plan: Plan, splits: Splits, built: Mapping[str, Network], prog
     if any(training.control == "shuffled_teacher" for training in plan.students):
         same_class_partners(np.asarray(splits.train.labels))
     refused: dict[str, str] = {}
-    for training in plan.students:
+    for training in {training.subject: training for training in plan.students}.values():  # seeds do not differ in this
         if training.method is None or training.teacher is None:
             continue
         student, teacher = built[training.network], built[training.teacher.network]
@@ -111,18 +111,12 @@ def what_can_work(plan: Plan, splits: Splits, built: Mapping[str, Network], prog
         except SettingError as error:
             if training.control != "control_teacher":
                 raise
-            refused |= {training.label: str(error), _matched_label(training): "there is no control_teacher to be matched with"}
+            matched = (t for t in plan.students if t.control == "matched_teacher" and t.own == training.own)
+            refused |= {t.subject: "there is no control_teacher to be matched with" for t in matched} | {training.subject: str(error)}
     plan = plan.without(refused)
     for arm, reason in plan.left_out.items():
         progress.line(f"left out: {arm}: {reason}")
     return plan
-
-
-def _matched_label(control: Training) -> str:
-    """The label of the matched_teacher student that stands against a control_teacher student."""
-    assert control.rival is not None
-    arm = control.arm.replace("control_teacher", "matched_teacher")
-    return replace(control, arm=arm, teacher=control.rival).label
 
 
 def _refuse_other_family(training: Training, student: Network, teacher: Network) -> None:

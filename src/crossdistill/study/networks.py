@@ -22,21 +22,25 @@ CHECKED_IMAGES = 500  # of validation, on which a finished checkpoint must show 
 
 def build(shop: Workshop, training: Training) -> Network:
     """The network of a training before its first step, on the device; its initialisation is keyed by role and run seed."""
-    chosen, splits = shop.config.networks[training.network], shop.splits
-    if chosen.checkpoint:
-        network = load_network(
-            chosen.checkpoint, model=chosen.model, n_classes=splits.train.n_classes, size=splits.train.size, class_map=chosen.class_map,
-            settings=chosen.settings,
-        )  # fmt: skip
-        return placed(network, shop.device)
     torch.manual_seed(torch_seed(shop.config.seed, training.role, training.seed, "initialisation"))
-    assert chosen.model is not None
-    network = build_network(chosen.model, splits.train.n_classes, splits.train.size, pretrained=chosen.pretrained, settings=chosen.settings)
+    chosen = shop.config.networks[training.network]
+    network = chosen_network(chosen, shop.splits.train, pretrained=chosen.pretrained)
     if training.method:
         plugin = registry.get("method", training.method.name)
         if prepare := plugin.facts["prepare_student"]:
             prepare(network, plugin.complete(training.method.settings))
     return placed(network, shop.device)
+
+
+def chosen_network(chosen: NetworkConfig, images: ImageSet, *, pretrained: bool) -> Network:
+    """The network that a study file names, for its images: the checkpoint's, or one drawn from torch's generator unless pretrained."""
+    if chosen.checkpoint:
+        return load_network(
+            chosen.checkpoint, model=chosen.model, n_classes=images.n_classes, size=images.size, class_map=chosen.class_map,
+            settings=chosen.settings,
+        )  # fmt: skip
+    assert chosen.model is not None
+    return build_network(chosen.model, images.n_classes, images.size, pretrained=pretrained, settings=chosen.settings)
 
 
 def placed(network: Network, device: torch.device) -> Network:

@@ -53,8 +53,12 @@ class Training:
     @property
     def label(self) -> str:
         """For people."""
-        who = f"{self.taught_by} -> {self.network}" if self.teacher else self.network
-        return f"{self.arm}: {who}, seed {self.seed}"
+        return f"{self.subject}, seed {self.seed}"
+
+    @property
+    def subject(self) -> str:
+        """What the runs of all seeds have in common, for people."""
+        return f"{self.arm}: {self.taught_by} -> {self.network}" if self.teacher else f"{self.arm}: {self.network}"
 
     @property
     def taught_by(self) -> str | None:
@@ -121,11 +125,11 @@ class Plan:
         return tuple({warm_up.key: warm_up for warm_up in found if warm_up}.values())
 
     def without(self, refused: Mapping[str, str]) -> "Plan":
-        """The plan without the students of these labels, each with a reason, and without teachers that then teach nobody."""
-        students = [training for training in self.students if training.label not in refused]
+        """The plan without these students, {subject: reason}, and without teachers that then teach nobody."""
+        students = [training for training in self.students if training.subject not in refused]
         needed = {teacher.label for student in students for teacher in (student.teacher, student.rival) if teacher}
-        kept = tuple(t for t in self.trainings if (t.label in needed if t.arm == "teacher" else t.label not in refused))
-        return replace(self, trainings=kept, left_out={label.rpartition(",")[0]: reason for label, reason in refused.items()})
+        kept = tuple(t for t in self.trainings if (t.label in needed if t.arm == "teacher" else t.subject not in refused))
+        return replace(self, trainings=kept, left_out=refused)
 
 
 def make_plan(config: StudyConfig, images_fingerprint: str, device: torch.device) -> Plan:

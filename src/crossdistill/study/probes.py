@@ -1,17 +1,21 @@
 """The probe sets of a study: which levels, which images of the test split, and what of them the study folder keeps."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from crossdistill.core import registry
 from crossdistill.core.config import ProbeConfig, StudyConfig
+from crossdistill.core.observations import LevelDraw
 from crossdistill.core.progress import Progress, Stopwatch
 from crossdistill.core.store import write_atomically
-from crossdistill.core.types import ImageSet
+from crossdistill.core.types import ImageSet, Observations
 from crossdistill.images._splits import stratified_rows
+from crossdistill.observe import observe
+from crossdistill.ops.network import Network
 from crossdistill.probes._build import ProbeSet, Recipe, build_probe_set, probe_recipe
 
 PAGE_FILES = ("manifest.json", "preview.png")
@@ -58,3 +62,21 @@ def probed_rows(test: ImageSet, config: StudyConfig) -> np.ndarray:
     if wanted is None or wanted >= len(test):
         return np.arange(len(test))
     return stratified_rows(test.labels, wanted, config.seed, "probed images")
+
+
+def observe_probe(
+    network: Network, probe_set: ProbeSet, *, device: torch.device, rows: np.ndarray | None = None, batch_size: int = 256,
+    advance: Callable[[int, str], None] | None = None,
+) -> dict[LevelDraw, Observations]:  # fmt: skip
+    """What a network answers at each level and draw of a probe, on the images of these rows of the split (None: on all)."""
+    index = probe_set.kept_index
+    chosen = np.arange(len(index)) if rows is None else np.flatnonzero(np.isin(index, rows))
+    answers: dict[LevelDraw, Observations] = {}
+    for level, level_name in enumerate(probe_set.level_names):
+        for draw in range(probe_set.draws):
+            images = probe_set.images(level, draw)
+            shown = images if len(chosen) == len(images) else images.subset(chosen)
+            answers[level_name, draw] = observe(network, shown, index=index[chosen], device=device, batch_size=batch_size)
+            if advance:
+                advance(1, level_name)
+    return answers

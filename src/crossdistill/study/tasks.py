@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from crossdistill.core import registry
@@ -23,6 +22,7 @@ from crossdistill.study.matching import run_name, teaching_epoch
 from crossdistill.study.networks import build, load_trained, spread
 from crossdistill.study.objectives import objective_of, partners_of
 from crossdistill.study.plan import Training
+from crossdistill.study.probes import observe_probe
 from crossdistill.study.tables import predictions_file, write_predictions
 from crossdistill.study.workshop import Workshop
 from crossdistill.train.loop import Training as Trainer
@@ -55,12 +55,12 @@ def copy_file(source: Path, target: Path) -> None:
 
 def _train(shop: Workshop, training: Training, folder: Path) -> None:
     epoch, notes = teaching_epoch(shop, training)
-    twin = training.own if training.control == "matched_teacher" and epoch is None else None
-    if twin is not None and shop.finished(twin):  # the teacher's last weights are the match: it is the method's own student
+    same = training.own if training.control == "matched_teacher" and epoch is None else None
+    if same is not None and shop.finished(same):  # the teacher's last weights are the match: it is the method's own student
         for name in ("log.jsonl", "network.safetensors"):
-            copy_file(shop.folder(twin) / name, folder / name)
+            copy_file(shop.folder(same) / name, folder / name)
         own = {"run": training.run, "label": training.label, "arm": training.arm, "control": training.control}
-        record = RunRecord.load(shop.folder(twin)).model_copy(update=own)
+        record = RunRecord.load(shop.folder(same)).model_copy(update=own)
     else:
         record = _trained(shop, training, folder, epoch)
     record.model_copy(update={"notes": [*record.notes, *notes]}).save(folder)
@@ -191,14 +191,6 @@ def _observe(shop: Workshop, network: Network, name: str, description: str) -> d
         return {("", 0): observe(network, shop.splits.extra[name], device=shop.device, batch_size=size, split=name)}
     if name not in shop.probe_sets:
         return {("", 0): observe(network, shop.splits.test, device=shop.device, batch_size=size)}
-    probe_set, answers = shop.probe_sets[name], {}
-    chosen = np.flatnonzero(np.isin(probe_set.kept_index, shop.probed_rows))
+    probe_set = shop.probe_sets[name]
     with shop.progress.bar(description, len(probe_set.levels) * probe_set.draws) as advance:
-        for level, level_name in enumerate(probe_set.level_names):
-            for draw in range(probe_set.draws):
-                images = probe_set.images(level, draw)
-                shown = images if len(chosen) == len(images) else images.subset(chosen)
-                index = probe_set.kept_index[chosen]
-                answers[level_name, draw] = observe(network, shown, index=index, device=shop.device, batch_size=size)
-                advance(1, level_name)
-    return answers
+        return observe_probe(network, probe_set, device=shop.device, rows=shop.probed_rows, batch_size=size, advance=advance)
