@@ -80,7 +80,7 @@ class Case:
 
     def step(self) -> None:
         """A whole step of the loop."""
-        self.training._step(self.index, 0)
+        self.training.step(self.index, 0)
 
     def bare_step(self, loss: Loss, *, taps: bool, beside: Iterable[nn.Parameter] = ()) -> Callable[[], Tensor]:
         """A step without the loop, on a fresh student and the fixed batch; `beside` is trained with it. It returns the loss."""
@@ -134,7 +134,7 @@ def made(name: str, pair: tuple[str, str], data: ImageSet) -> Case:
         teacher=teacher,
     )  # fmt: skip
     index = torch.from_numpy(np.random.default_rng(1).permutation(IMAGES)[:BATCH])
-    return Case(plugin, pair, training, index, training._batch(index, 0))
+    return Case(plugin, pair, training, index, training.batch(index, 0))
 
 
 def pairs_of(plugin: registry.Plugin) -> list[tuple[str, str]]:

@@ -77,8 +77,8 @@ class Augmented(Dataset[Any]):
 def input_side(data: ImageSet) -> dict[str, Any]:
     run = training(data, with_teacher=False)
     index = torch.from_numpy(np.random.default_rng(1).permutation(IMAGES)[:BATCH])
-    ours = lambda: run.network.normalised(run._batch(index, 0).images)  # noqa: E731
-    step = lambda: run._step(index, 0)  # noqa: E731
+    ours = lambda: run.network.normalised(run.batch(index, 0).images)  # noqa: E731
+    step = lambda: run.step(index, 0)  # noqa: E731
     share = paired_ratio(ours, step, target=0.015)
     loader = iter(DataLoader(Augmented(data), BATCH, sampler=torch.randint(0, IMAGES, (10**6,)).tolist(), num_workers=2))
     # In blocks: what the workers prefetched while the other side ran is 4 of a block's batches.
@@ -112,7 +112,7 @@ def kd_step(data: ImageSet) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad()
 
-    over = paired_ratio(lambda: run._step(index, 0), floor, target=1.05)
+    over = paired_ratio(lambda: run.step(index, 0), floor, target=1.05)
     return {"student": "small/resnet20", "teacher": "small/vit", "batch": BATCH, "precision": precision, "kd_step_over_floor": over}
 
 

@@ -49,7 +49,7 @@ class Made:
     teacher: Any
 
     def batch(self, n: int) -> Any:
-        return self.training._batch(torch.arange(n), 0)
+        return self.training.batch(torch.arange(n), 0)
 
     def losses(self, n: int) -> dict[str, torch.Tensor]:
         """One forward pass of the student in train mode, and the method's terms on its first n images."""

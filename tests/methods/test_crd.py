@@ -356,12 +356,12 @@ def test_one_step_reaches_the_students_first_layer_and_moves_both_embeddings(tmp
     assert module is not None
     before = {name: value.clone() for name, value in module.named_parameters()}
     assert set(before) == {"student_embed.weight", "student_embed.bias", "teacher_embed.weight", "teacher_embed.bias"}
-    batch = run._batch(torch.arange(8), 0)
+    batch = run.batch(torch.arange(8), 0)
     student, teacher = run.network(batch.images, taps=("pooled",)), run.teacher(batch.teacher_images, taps=("pooled",))  # type: ignore[misc]
     first = next(run.network.parameters())
     (gradient,) = torch.autograd.grad(module(batch, student, teacher)["crd"], first)
     assert gradient.abs().sum() > 0
-    run._step(torch.arange(8), 0)
+    run.step(torch.arange(8), 0)
     assert all(not torch.equal(value, before[name]) for name, value in module.named_parameters())
 
 
@@ -370,7 +370,7 @@ def test_banks_move_once_for_each_optimiser_step_also_under_accumulation(tmp_pat
     memory = run.objective.module.contrast.memory  # type: ignore[union-attr]
     start, seen = memory.student_bank.clone(), []
     memory.register_forward_pre_hook(lambda module, inputs: seen.append(module.student_bank.clone()))
-    run._step(torch.arange(8), 0)
+    run.step(torch.arange(8), 0)
     assert len(seen) == 2
     assert all(torch.equal(bank, start) for bank in seen)
     assert (memory.student_bank != start).any(dim=1).nonzero().flatten().tolist() == list(range(8))

@@ -104,11 +104,11 @@ def test_one_step_reaches_the_students_first_layer_and_moves_the_projector(tmp_p
     assert module is not None
     recipe = TrainingConfig(epochs=1, batch_size=8, precision="fp32", threads=1, learning_rate=1e-2)
     run = Training(student, data, data, recipe, who=(0, "student", 0), folder=tmp_path, objective=objective, teacher=teacher)
-    batch = run._batch(torch.arange(8), 0)
+    batch = run.batch(torch.arange(8), 0)
     answers, taught = student(batch.images, taps=("pooled",)), teacher(batch.teacher_images, taps=("pooled",))
     (gradient,) = torch.autograd.grad(module(batch, answers, taught)["rsd"], next(student.parameters()))
     assert gradient.abs().sum() > 0
     before = {name: value.clone() for name, value in module.named_parameters()}
-    run._step(torch.arange(8), 0)
+    run.step(torch.arange(8), 0)
     assert len(before) == 4  # two linear maps without bias, BatchNorm's weight and bias
     assert all(not torch.equal(value, before[name]) for name, value in module.named_parameters())

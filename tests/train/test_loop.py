@@ -114,14 +114,14 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(bench: Any) -> None:
         training.network.eval()  # BatchNorm's batch statistics would differ between micro-batches
         index = torch.arange(8)
         for rows in index.chunk(training.recipe.accumulate):
-            training._accumulate(training._batch(rows, 0), share=len(rows) / len(index))
+            training._accumulate(training.batch(rows, 0), share=len(rows) / len(index))
         gradients.append(torch.cat([p.grad.flatten() for p in training.main if p.grad is not None]))
     assert torch.allclose(gradients[0], gradients[1], atol=1e-6)  # float32 sums in another order
 
 
 def test_gradient_reaches_the_first_layer(bench: Any) -> None:
     training = bench.training()
-    training._accumulate(training._batch(torch.arange(8), 0), share=1.0)
+    training._accumulate(training.batch(torch.arange(8), 0), share=1.0)
     assert next(training.network.parameters()).grad.abs().sum() > 0
 
 

@@ -76,7 +76,7 @@ def test_an_adversary_has_its_own_optimiser_and_each_group_gets_only_its_own_gra
     assert set(training.optimizers) == {"optimizer", "adversary_optimizer"}
     index = torch.arange(8)
     torch.manual_seed(0)
-    batches = [training._batch(rows, 0) for rows in index.chunk(accumulate)]
+    batches = [training.batch(rows, 0) for rows in index.chunk(accumulate)]
     training.network.train()
     for batch in batches:
         training._accumulate(batch, share=1 / accumulate)
@@ -99,7 +99,7 @@ def test_an_adversary_may_learn_more_slowly(bench: Any) -> None:
     adversarial = Adversarial()
     adversarial.adversary_rate = 0.01  # type: ignore[assignment]
     training = bench.training(Objective(adversarial, {"ce": 1.0, "fool": 1.0}), teacher=bench.teacher(), warmup_epochs=0)
-    training._step(torch.arange(8), 0)
+    training.step(torch.arange(8), 0)
     rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in training.optimizers.items()}
     assert rates == pytest.approx({"optimizer": 1e-2, "adversary_optimizer": 1e-4})
 

@@ -28,7 +28,7 @@ from crossdistill.ops.losses import cross_entropy
 
 Size = tuple[int, int]
 HIDDEN = 512  # of the discriminator: the paper gives three layers and no widths
-JUDGED = 16
+JUDGED = 8
 """Positions of each image that the discriminator judges in a step, drawn afresh: three passes over all of them would cost as
 much as student and teacher together, and the mean over a random sample has the same expectation."""
 DROPOUT = 0.1

@@ -43,11 +43,14 @@ class CnnBranch(nn.Sequential):
         n_halvings = min(4 - stage, (max(height, width_px) - 1).bit_length())  # the grid is halved upwards: 5, 3, 2, 1
         widths = [channels * 2**step for step in range(n_halvings)] + [width]
         halvings = [separable_halving(widths[step], widths[step + 1]) for step in range(n_halvings)]
-        project = halvings or [nn.Conv2d(channels, width, 1)]
-        super().__init__(*project, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, n_classes))
+        mean = nn.AdaptiveAvgPool2d(1)
+        # The mean and a 1 x 1 convolution may change places, and fewer positions are projected.
+        project = [*halvings, mean] if halvings else [mean, nn.Conv2d(channels, width, 1)]
+        super().__init__(*project, nn.Flatten(), nn.Linear(width, n_classes))
 
     def forward(self, feature_map: FeatureMap) -> Tensor:
-        return super().forward(feature_map.grid)
+        # On a CPU the depthwise convolutions take a third of the time in this layout.
+        return super().forward(feature_map.grid.contiguous(memory_format=torch.channels_last))
 
 
 def separable_halving(channels: int, out_channels: int) -> nn.Sequential:

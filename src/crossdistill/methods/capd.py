@@ -78,7 +78,7 @@ def capd(
     keys and values, half of whose elements are replaced by the teacher's in each step; `attention` matches the attention output
     and `value` the products v v^T with those of the teacher's last block. A linear layer for each 4 x 4 neighbourhood turns the
     same map into patch features, which `features` matches with the teacher's after its final norm, and `generator` asks that a
-    discriminator, trained beside on 16 random positions of each image in a step and at a hundredth of the learning rate (as in
+    discriminator, trained beside on 8 random positions of each image in a step and at a hundredth of the learning rate (as in
     the authors' code), take them for the teacher's. With
     `view_probability` an image is shown jittered, masked, rotated or cropped; the teacher sees the original in the first two
     cases and the same image in the others. At test time only the student's own head is left.

@@ -137,10 +137,10 @@ def _one_step(made: Made) -> Step:
     images = _images()
     training = Training(made.student, images, images, recipe, who=("trial",), folder=Path(), objective=made.objective, teacher=made.teacher)
     rows = torch.arange(BATCH)
-    batch = training._batch(rows, 0)
+    batch = training.batch(rows, 0)
     # Attention as plain matrix products: which fused kernel there is, and whether torch can count it, depends on the machine.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        training._step(rows, 0)
+        training.step(rows, 0)
     return Step(counter.get_total_flops(), batch.views, batch.teacher_views)
 
 

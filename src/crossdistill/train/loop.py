@@ -107,14 +107,15 @@ class Training:
             advance(done, "")
             watch, seconds_before = Stopwatch(), self.seconds
             for position in range(done, self.steps_per_epoch):
-                self._step(order[position * self.batch_size : (position + 1) * self.batch_size], epoch)
+                self.step(order[position * self.batch_size : (position + 1) * self.batch_size], epoch)
                 self.seconds = seconds_before + watch.seconds
                 advance(1, f"{(position + 1) * self.batch_size / self.seconds:,.0f} images/s")
                 if stop_requested.is_set() and position + 1 < self.steps_per_epoch:  # else once the epoch is finished
                     self._stop()
         self._finish_epoch(epoch)
 
-    def _step(self, index: Tensor, epoch: int) -> None:
+    def step(self, index: Tensor, epoch: int) -> None:
+        """One optimiser step on the rows `index` of the training images."""
         self.network.train()
         self.objective.train_mode()
         rate = learning_rate(self.recipe, self.clock.step, self.clock.steps)
@@ -123,7 +124,7 @@ class Training:
                 group["lr"] = share * rate
         for micro, rows in enumerate(index.chunk(self.recipe.accumulate)):
             torch.manual_seed(torch_seed(*self.who, "forward", self.clock.step, micro))
-            self._accumulate(self._batch(rows, epoch), share=len(rows) / len(index))
+            self._accumulate(self.batch(rows, epoch), share=len(rows) / len(index))
         for parameters, optimizer in zip((self.main, self.adversarial), self.optimizers.values(), strict=False):
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm or math.inf)
             self._note_bad(norm)  # a finite loss may have an infinite gradient, which clipping turns into NaN
@@ -136,7 +137,7 @@ class Training:
             self._refuse_bad_loss()
         self.clock = Clock(self.clock.step + 1, self.clock.steps, (self.clock.step + 1) // self.steps_per_epoch, self.clock.epochs)
 
-    def _batch(self, index: Tensor, epoch: int) -> Batch:
+    def batch(self, index: Tensor, epoch: int) -> Batch:
         """The rows `index`, augmented; mixup before the method's own views, so that the teacher sees what the student sees."""
         images, labels = self.augment(self.images, index, epoch), self.labels[index]
         taught = images if self.partners is None else self.augment(self.images, self.partners[index], epoch)
