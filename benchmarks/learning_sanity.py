@@ -10,7 +10,8 @@ the same batches. Fidelity is the share of validation images on which student an
 
 Four checks: the method's own loss (all terms but `ce`, weighted as published) is lower in the last epoch than in the first;
 accuracy is above twice chance; fidelity is above the independent's; with the permuted teacher, fidelity to the true one is at
-most 2 points above the independent's. All are about means over the seeds; the figures of every seed stand beside them. Only
+most 2 points above the independent's. Beside them stands the linear CKA of the pooled features with the teacher's, which is what
+methods that match relations between images act on. All are about means over the seeds; the figures of every seed stand beside them. Only
 validation images, cut from the training split, are looked at. The published weights were made for hundreds of epochs: where a
 method's own terms drown the labels in a few, `--weight 0.1` shows whether it acts.
 
@@ -42,7 +43,8 @@ from crossdistill.core.progress import Progress, Stopwatch
 from crossdistill.core.registry import Plugin
 from crossdistill.core.seeds import permutation, torch_seed
 from crossdistill.core.store import digest, locked, read_json, write_atomically, write_json
-from crossdistill.core.types import Needs, Observations
+from crossdistill.core.types import ImageSet, Needs, Observations
+from crossdistill.images._raw import ranges
 from crossdistill.images._splits import load_splits, parse_source, stratified_rows
 from crossdistill.metrics.fidelity import fidelity
 from crossdistill.models._build import build_network, load_network, save_network
@@ -101,6 +103,7 @@ class Bench:
         self.recipe = TrainingConfig(**RECIPE, epochs=options.epochs)
         self.teachers: dict[str, Network] = {}
         self.answered: dict[str, Observations] = {}
+        self.pooled: dict[str, torch.Tensor] = {}
         self.warmed: dict[str, nn.Module] = {}
 
     @cached_property
@@ -144,6 +147,12 @@ class Bench:
         if family not in self.answered:
             self.answered[family] = observe(self.teacher(family), self.validation, split="validation")
         return self.answered[family]
+
+    def pooled_of_teacher(self, family: str) -> torch.Tensor:
+        """The teacher's pooled features of the validation images."""
+        if family not in self.pooled:
+            self.pooled[family] = pooled(self.teacher(family), self.validation)
+        return self.pooled[family]
 
     def warm(self, method: str, family: str) -> nn.Module | None:
         """What the method trains on the teacher before any student, frozen; None where it trains nothing."""
@@ -189,6 +198,7 @@ class Bench:
         history = training.run()
         answers = observe(network, self.validation, split="validation")
         to_teacher = fidelity(answers.logits, self.answers(student.teacher).logits)
+        cka = linear_cka(pooled(network, self.validation), self.pooled_of_teacher(student.teacher))
         ends = {term: [row.terms[term] for row in (history[0], history[-1])] for term in history[0].terms}
         weights = objective.weights or {}
         own = [sum(weights[term] * ends[term][end] for term in weights if term != ROOT_TERM) for end in (0, 1)] if taught else None
@@ -196,6 +206,7 @@ class Bench:
             "accuracy": float((answers.decisions == answers.labels).mean()),
             "fidelity": to_teacher["agreement"].value,
             "kl_to_teacher": to_teacher["kl"].value,
+            "cka_to_teacher": cka,
             "own_loss": own,
             "terms_first_and_last": ends,
             "seconds": watch.seconds,
@@ -225,6 +236,20 @@ class Bench:
         if student.arm == "permuted":
             return other_class_partners(labels, self.train.n_classes, *student.who)
         return same_class_partners(labels, *student.who) if student.arm == "shuffled_teacher" else None
+
+
+@torch.no_grad()
+def pooled(network: Network, images: ImageSet) -> torch.Tensor:
+    """The vectors that enter the classifier: float64 [images, channels]."""
+    network.eval()
+    parts = [network(torch.from_numpy(images.images[rows]), taps=("pooled",)).pooled for rows in ranges(len(images))]
+    return torch.cat([part for part in parts if part is not None]).double()
+
+
+def linear_cka(a: torch.Tensor, b: torch.Tensor) -> float:
+    """How alike two networks arrange the same images, 0 to 1 (Kornblith et al., ICML 2019, equation 3), of features [images, channels]."""
+    a, b = a - a.mean(dim=0), b - b.mean(dim=0)
+    return float((a.T @ b).square().sum() / ((a.T @ a).norm() * (b.T @ b).norm()))
 
 
 def other_class_partners(labels: np.ndarray, n_classes: int, *who: Any) -> np.ndarray:
@@ -330,7 +355,10 @@ def method_row(bench: Bench, method: str, direction: tuple[str, str], error: Exc
         "terms_first_and_last": [record["terms_first_and_last"] for record in records["method"]],
         "accuracy": accuracy,
         "fidelity": {arm: spread_of(of_arm) for arm, of_arm in values.items()},
-        "kl_to_teacher": {arm: spread_of([record["kl_to_teacher"] for record in of_arm]) for arm, of_arm in records.items()},
+        **{
+            figure: {arm: spread_of([record[figure] for record in of_arm]) for arm, of_arm in records.items()}
+            for figure in ("kl_to_teacher", "cka_to_teacher")
+        },
         "fidelity_above_independent": {**spread_of(gains), "all_seeds": min(gains) > 0},
         "seconds": {arm: float(np.mean([record["seconds"] for record in of_arm])) for arm, of_arm in records.items()},
         "checks": {
@@ -345,18 +373,20 @@ def method_row(bench: Bench, method: str, direction: tuple[str, str], error: Exc
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown: percent, mean over seeds (lowest to highest)."""
     arms = ["method", "independent", "permuted", "shuffled_teacher", "twin"]
-    heads = ["method", "pair", "own loss", "accuracy", *(f"fidelity: {arm}" for arm in arms), "above independent", "checks"]
+    fidelities = [f"fidelity: {arm}" for arm in arms]
+    heads = ["method", "pair", "own loss", "accuracy", *fidelities, "above independent", "CKA", "CKA of independent", "checks"]
     lines = [heads, ["---"] * len(heads)]
     for row in rows:
         failed = [name for name, met in row["checks"].items() if not met]
         start, end = [row["method"], f"{row['teacher']} to {row['student']}"], "failed: " + ", ".join(failed) if failed else "met"
         if "error" in row:
-            lines.append([*start, row["error"].replace("|", "/"), *[""] * 7, end if failed else "refused"])
+            lines.append([*start, row["error"].replace("|", "/"), *[""] * 9, end if failed else "refused"])
             continue
         own, gain = row["own_loss"], row["fidelity_above_independent"]
         cells = [percent(row["accuracy"]["method"]), *(percent(row["fidelity"].get(arm)) for arm in arms)]
         above = f"{100 * gain['mean']:+.1f} ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
-        lines.append([*start, f"{own['first_epoch']:.3g} to {own['last_epoch']:.3g}", *cells, above, end])
+        cka = [percent(row["cka_to_teacher"][arm]) for arm in ("method", "independent")]
+        lines.append([*start, f"{own['first_epoch']:.3g} to {own['last_epoch']:.3g}", *cells, above, *cka, end])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
