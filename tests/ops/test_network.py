@@ -115,6 +115,24 @@ def test_dense_logits_of_a_vit_are_its_head_on_the_patch_tokens(vit):
     torch.testing.assert_close(seen.dense["class"], expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "grid"),
+    [
+        ("timm/vit_tiny_patch16_224", (224, 224), (14, 14)),
+        ("timm/swin_tiny_patch4_window7_224", (224, 224), (56, 56)),
+        ("torchvision/vit_b_32", (224, 224), (7, 7)),
+        ("torchvision/swin_t", (64, 64), (16, 16)),
+        ("timm/mixer_s32_224", (224, 224), (7, 7)),
+        ("small/vit", (32, 48), (8, 12)),
+        ("timm/vit_small_r26_s32_224", (224, 224), None),  # patches of a convolutional stem's map, which overlap in the image
+        ("small/resnet8", (32, 32), None),
+    ],
+)
+def test_the_patch_grid_is_that_of_the_finest_tokens(name, size, grid):
+    with torch.device("meta"):
+        assert build_network(name, K, size).patch_grid == grid
+
+
 def test_an_added_head_reads_the_pooled_vector_and_the_positions(conv):
     head = conv.add_head("distillation")
     with torch.no_grad():

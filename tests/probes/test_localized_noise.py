@@ -3,7 +3,8 @@ import pytest
 from scipy.special import ndtri
 
 from crossdistill.core.errors import SettingError
-from crossdistill.probes.localized_noise import localized_noise, noise_table, square_side
+from crossdistill.probes._noise import noise_table, square_side
+from crossdistill.probes.localized_noise import localized_noise
 
 
 def grey(n, side=32, value=128):

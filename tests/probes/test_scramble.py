@@ -2,9 +2,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from crossdistill.core.errors import SettingError
-from crossdistill.probes.scramble import centre_crop, full_levels, permutations, permuted_tiles, scramble
+from crossdistill.models._build import build_network
+from crossdistill.probes._tiles import centre_crop, permutations, permuted_tiles
+from crossdistill.probes.scramble import scramble
 
 
 def scrambled(images, seed=1, **level):
@@ -65,15 +68,41 @@ def test_no_pixel_is_lost_or_made(make_images):
     assert np.array_equal(np.sort(made.reshape(4, 3, -1)), np.sort(images.reshape(4, 3, -1)))
 
 
-@pytest.mark.parametrize(
-    ("size", "grids"),
-    [((28, 28), [2, 4, 7]), ((64, 64), [2, 4, 8, 16]), ((48, 64), [2, 4, 8]), ((33, 33), [2, 4, 8])],
-)
-def test_full_levels_need_no_crop_where_that_can_be(size, grids):
-    assert [level["grid"] for level in full_levels(size)] == grids
-
-
 @pytest.mark.parametrize("grid", [0, 33])
 def test_a_grid_without_pixels_is_refused(make_images, grid):
     with pytest.raises(SettingError, match=f"grid must be 1 to 32.*got {grid}"):
         scrambled(make_images(1).images, grid=grid)
+
+
+@pytest.fixture
+def vit():
+    """A ViT of 4-pixel patches whose random weights are large enough for its answers to differ from image to image."""
+    torch.manual_seed(0)
+    network = build_network("small/vit", 5, (32, 32), settings={"width": 32, "depth": 3, "heads": 2}).eval()
+    with torch.no_grad():
+        for module in network.model.modules():
+            if isinstance(module, torch.nn.Linear):
+                torch.nn.init.normal_(module.weight, std=32**-0.5)
+        torch.nn.init.normal_(network.model.pos_embed)
+    return network
+
+
+@torch.no_grad()
+def largest_change(network, images, grid):
+    """Of the logits, which are about 1 in size, between clean and scrambled images."""
+    clean, shown = (torch.from_numpy(shown) for shown in (images, scrambled(images, grid=grid).images))
+    return float((network(shown).logits - network(clean).logits).abs().max())
+
+
+@pytest.mark.parametrize("grid", [2, 4, 8])  # tiles of 16, 8 and 4 pixels: whole patches
+def test_a_vit_without_positions_does_not_see_a_token_aligned_scramble(vit, make_images, grid):
+    images = make_images(6).images
+    assert largest_change(vit, images, grid) > 1e-2, "with positions the order of the patches is seen"
+    torch.nn.init.zeros_(vit.model.pos_embed)
+    # float32, whose sums over tokens come in another order.
+    assert largest_change(vit, images, grid) < 1e-5
+
+
+def test_a_vit_without_positions_sees_a_scramble_of_parts_of_its_patches(vit, make_images):
+    torch.nn.init.zeros_(vit.model.pos_embed)
+    assert largest_change(vit, make_images(6).images, 16) > 1e-2

@@ -46,6 +46,12 @@ class Plugin:
         return _first_line((module.__doc__ if module else None) or self.function.__doc__)
 
     @property
+    def inputs(self) -> list[str]:
+        """What the engine supplies: the names of the positional parameters."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
+
+    @property
     def settings(self) -> type[BaseModel]:
         """The settings as a pydantic model, one field for each keyword-only parameter."""
         hints = typing.get_type_hints(self.function, include_extras=True)
@@ -168,16 +174,28 @@ def probe(
     full: Levels,
     draws: Mapping[str, int],
     null: Mapping[str, Any] | None,
+    core: bool = True,
+    control_of: str | None = None,
+    block: int | None = None,
+    tile: Callable[..., tuple[int, int]] | None = None,
     version: int = 1,
 ) -> Callable[[F], F]:
     """Mark a function `(images, labels, index, seed, *, levels) -> ProbeImages` as a probe.
 
-    The engine supplies `images`, `labels`, `index` and `seed` by name: a probe takes those it needs. `isolates` says in words
-    what a high accuracy means; `quick` and `full` list the levels of the two presets, mildest first, or are functions of the
-    size (height, width) that do; `draws` their number of draws ({"quick": 1, "full": 5}); `null` is the level that must return
-    the clean bytes.
+    The engine supplies what its positional parameters name: `images`, `labels`, `index` and `seed`; `image_set` (the same images
+    with ids, factors and provenance) and `pool` (all images of the set, in which `index` counts); and, where they can be had,
+    `masks`, `encoder` and `styles`. `isolates` says in words what a high accuracy means; `quick` and `full` list the levels of
+    the two presets, mildest first, or are functions of the size (height, width) that do; `draws` their number of draws
+    ({"quick": 1, "full": 5}); `null` is the level that must return the clean bytes, or None where there can be none.
+
+    `core` probes are the default of a study: cheap, and without weights. `control_of` names the probe whose effect this one shows
+    without the cue. A probe with a `block` is given exactly that many images at a time, since its bytes may depend on their
+    company; all others must not. `tile(size, level)` gives the (height, width) of the cells on which it works, where there is
+    such a grid: a level whose cells are whole patches of a ViT is easier for it by construction.
     """
-    facts = dict(isolates=isolates, quick=quick, full=full, draws=draws, null=null)
+    facts = dict(
+        isolates=isolates, quick=quick, full=full, draws=draws, null=null, core=core, control_of=control_of, block=block, tile=tile
+    )
     return _mark("probe", version, facts)
 
 
@@ -191,9 +209,15 @@ def model_source(*, example: str, version: int = 1) -> Callable[[F], F]:
     return _mark("model", version, dict(example=example))
 
 
-def image_source(*, example: str, version: int = 1) -> Callable[[F], F]:
-    """Mark a function `(*, settings) -> RawImages` as a source of images."""
-    return _mark("images", version, dict(example=example))
+def image_source(
+    *, example: str, masks: Callable[..., Any] | None = None, retextured: Callable[..., Any] | None = None, version: int = 1
+) -> Callable[[F], F]:
+    """Mark a function `(*, settings) -> RawImages` as a source of images.
+
+    A source that knows where the objects are gives `masks(images: ImageSet) -> uint8 [images, height, width]`, 0 to 255 for the
+    covered share of each pixel; one that can draw its objects in another texture `retextured(images, textures int64) -> uint8`.
+    """
+    return _mark("images", version, dict(example=example, masks=masks, retextured=retextured))
 
 
 def _first_line(docstring: str | None) -> str:

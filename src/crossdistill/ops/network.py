@@ -80,8 +80,19 @@ class Network(nn.Module):
 
         A hybrid (MaxViT, CoAtNet) counts as "cnn", since it has the locality of its convolutions, unless it carries a class token.
         """
-        overlapping = any(isinstance(m, nn.Conv2d) and max(m.kernel_size) > max(m.stride) for m in self.model.modules())
-        return "cnn" if overlapping and self.n_prefix == len(self.token_heads) else "token"
+        return "cnn" if self._overlapping and self.n_prefix == len(self.token_heads) else "token"
+
+    @property
+    def patch_grid(self) -> tuple[int, int] | None:
+        """(rows, columns) of the patches that become tokens, cut from the image without overlap; None where there are none.
+
+        A CNN has none, nor has a transformer behind convolutions that overlap. Of images of any size a patch covers height / rows by
+        width / columns pixels, since the network resizes them. Found by a dry run.
+        """
+        if self._overlapping:
+            return None
+        _, rows, columns = self.shapes()[self.reader.stages[0]]
+        return rows, columns
 
     @property
     def n_prefix(self) -> int:
@@ -210,6 +221,10 @@ class Network(nn.Module):
             except (RuntimeError, ValueError, AttributeError) as error:
                 raise self._unreadable(error) from error
         return reader
+
+    @property
+    def _overlapping(self) -> bool:
+        return any(isinstance(m, nn.Conv2d) and max(m.kernel_size) > max(m.stride) for m in self.model.modules())
 
     @property
     def _called(self) -> str:

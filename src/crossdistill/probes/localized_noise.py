@@ -1,59 +1,16 @@
 """Localised noise: Gaussian noise inside one square, nothing changed outside (after Gu, Tresp and Qin, ECCV 2022, patch perturbations).
 
-Bytes are equal on every machine: the noise comes from 16-bit raw draws through a table of rounded normal quantiles, so that only
-integers are added to pixels. Beyond sigma 0.5 clipping makes the noise an occlusion, hence the presets stop there.
+Beyond sigma 0.5 clipping makes the noise an occlusion, hence the presets stop there. What noise does without being local is shown by
+`spread_noise`.
 """
 
-import math
-from functools import cache
 from typing import Literal
 
 import numpy as np
 
-from crossdistill.core.errors import SettingError
 from crossdistill.core.registry import probe
-from crossdistill.core.seeds import key
 from crossdistill.core.types import ProbeImages
-from crossdistill.probes._draws import below, raw_words, words16
-
-QUANTILE_BITS, SIGMA_BITS = 24, 16  # after the binary point; their product with any usual sigma stays far below 2**63
-
-FULL = [{"fraction": fraction, "sigma": sigma} for sigma in (0.1, 0.25, 0.5) for fraction in (0.05, 0.1, 0.2, 0.4)]
-
-
-@cache
-def _upper_quantiles() -> np.ndarray:
-    """The upper 32,768 of 65,536 equally likely standard normal quantiles, in units of 2**-24: int64."""
-    from scipy.special import ndtri
-
-    shares = (np.arange(2**15, 2**16) + 0.5) / 2**16
-    return np.rint(ndtri(shares) * 2**QUANTILE_BITS).astype(np.int64)
-
-
-def noise_table(sigma: float) -> np.ndarray:
-    """Normal noise in grey levels for each 16-bit draw: int16 [65536], symmetric, rounded once.
-
-    `sigma` is in units of the full range (1 = 255 grey levels). The largest value stands 4.3 sigma out; what exceeds 255 grey levels is
-    given as 255, which clips alike.
-
-    >>> table = noise_table(0.1)
-    >>> int(table[0]), int(table[32768]), int(table[65535])
-    (-110, 0, 110)
-    """
-    step = round(255 * sigma * 2**SIGMA_BITS)
-    point = QUANTILE_BITS + SIGMA_BITS
-    upper = (_upper_quantiles() * step + (1 << point - 1)) >> point
-    upper = np.minimum(upper, 255).astype(np.int16)
-    return np.concatenate([-upper[::-1], upper])
-
-
-def square_side(fraction: float, height: int, width: int) -> int:
-    """Side in pixels of the square that covers `fraction` of the largest square in the image, at least 1.
-
-    >>> [square_side(fraction, 32, 32) for fraction in (0.05, 0.1, 0.2, 0.4)]
-    [7, 10, 14, 20]
-    """
-    return max(1, round(math.sqrt(fraction) * min(height, width)))
+from crossdistill.probes._noise import FULL, QUICK, noisy_squares
 
 
 @probe(
@@ -61,7 +18,7 @@ def square_side(fraction: float, height: int, width: int) -> int:
         "Tolerance of local damage: one square of the image is drowned in noise, the rest is untouched. A high accuracy means that "
         "the answer does not hang on any one region."
     ),
-    quick=[{"fraction": 0.05, "sigma": 0.5}, {"fraction": 0.2, "sigma": 0.5}, {"fraction": 0.4, "sigma": 0.5}],
+    quick=QUICK,
     full=FULL,
     draws={"quick": 1, "full": 5},
     null={"sigma": 0.0},
@@ -82,21 +39,5 @@ def localized_noise(
     stands anywhere fully inside, or in the centre; factors `top` and `left` say where. Levels draw apart from one another; the two
     positions share their noise. Raises SettingError for a fraction or sigma out of range.
     """
-    if not 0 < fraction <= 1:
-        raise SettingError(f"fraction must be above 0 and at most 1, got {fraction}")
-    if sigma < 0:
-        raise SettingError(f"sigma must not be negative, got {sigma}")
-    height, width = images.shape[2:]
-    side = square_side(fraction, height, width)
-    n_values = 3 * side * side
-    words = raw_words(key(seed, float(fraction), float(sigma)), index, 2 + -(-n_values // 4))
-    top, left = below(words[:, 0], height - side + 1), below(words[:, 1], width - side + 1)
-    if position == "centre":
-        top, left = np.full_like(top, (height - side) // 2), np.full_like(left, (width - side) // 2)
-
-    noise = noise_table(sigma)[words16(words[:, 2:])[:, :n_values]].reshape(-1, 3, side, side)
-    noisy = np.array(images)
-    squares = np.lib.stride_tricks.sliding_window_view(noisy, (side, side), axis=(2, 3), writeable=True)  # type: ignore[call-overload]
-    rows = np.arange(len(noisy))
-    squares[rows, :, top, left] = np.clip(squares[rows, :, top, left] + noise, 0, 255)
-    return ProbeImages(noisy, rows, labels, {"top": top, "left": left})
+    noisy, top, left = noisy_squares(images, index, seed, fraction, sigma, position)
+    return ProbeImages(noisy, np.arange(len(noisy)), labels, {"top": top, "left": left})

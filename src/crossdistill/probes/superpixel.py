@@ -7,8 +7,10 @@ reported as factor `segments`.
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from crossdistill.core.errors import SettingError
 from crossdistill.core.registry import probe
@@ -61,11 +63,13 @@ def mean_colours(image: np.ndarray, segments: np.ndarray) -> np.ndarray:
     draws={"quick": 1, "full": 1},
     null={"n_segments": 0},
 )
-def superpixel(images: np.ndarray, labels: np.ndarray, *, n_segments: int = 36) -> ProbeImages:
+def superpixel(
+    images: np.ndarray, labels: np.ndarray, *, n_segments: int = 36, iterations: Annotated[int, Field(ge=1)] = 10
+) -> ProbeImages:  # fmt: skip
     """Images uint8 [images, 3, height, width] with about `n_segments` superpixels each, painted in their mean colours.
 
-    0 asks for no segmentation and returns the clean images. Factor `segments` is the count that SLIC made (the number of pixels where
-    there is no segmentation). Raises SettingError for more segments than pixels.
+    0 asks for no segmentation and returns the clean images. `iterations` are SLIC's. Factor `segments` is the count that SLIC made
+    (the number of pixels where there is no segmentation). Raises SettingError for more segments than pixels.
     """
     from skimage.segmentation import slic
 
@@ -80,7 +84,7 @@ def superpixel(images: np.ndarray, labels: np.ndarray, *, n_segments: int = 36) 
 
     def paint(row: int) -> None:
         image = images[row].transpose(1, 2, 0)
-        segments = slic(image, n_segments=n_segments, compactness=COMPACTNESS, start_label=1, channel_axis=-1)
+        segments = slic(image, n_segments=n_segments, compactness=COMPACTNESS, max_num_iter=iterations, start_label=1, channel_axis=-1)
         painted[row] = mean_colours(image, segments).transpose(2, 0, 1)
         made[row] = np.count_nonzero(np.bincount(segments.ravel()))
 
