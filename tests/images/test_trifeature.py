@@ -6,7 +6,7 @@ from crossdistill.images._render import COLOURS, render, scenes
 from crossdistill.images._shapes import SHAPES
 from crossdistill.images._splits import load_splits
 from crossdistill.images._textures import TEXTURES
-from crossdistill.images.trifeature import object_masks
+from crossdistill.images.trifeature import object_coverage, object_masks
 
 SMALL = {"n_train": 600, "n_test": 200, "n_conflict": 200}
 
@@ -73,6 +73,19 @@ def test_masks_are_where_the_object_was_drawn():
     for image, mask, colour in zip(grey, masks, plain.factors["colour"], strict=True):
         assert np.median(image[mask]) == pytest.approx(np.mean(list(COLOURS.values())[colour]), abs=1)  # rounding to uint8
         assert np.median(image[~mask]) >= 204
+
+
+def test_coverage_is_the_share_that_the_object_was_painted_with():
+    # Of a plain object each pixel is ground (1 - covered) + paint covered, so the pixel tells the share.
+    test = load_splits("trifeature", {**SMALL, "label": "texture", "correlated": None}).test
+    plain = test.subset(np.flatnonzero(test.factors["texture"] == list(TEXTURES).index("plain"))[::-1])
+    covered = object_coverage(plain)
+    for image, mask, colour in zip(plain.images[:, 1].astype(float), covered, plain.factors["colour"], strict=True):
+        ground, paint = image[0, 0], list(COLOURS.values())[colour][1]
+        # Half a grey level of the image, of at least 15 between ground and paint.
+        assert np.abs((ground - image) / (ground - paint) - mask / 255).max() < 1.5 / abs(ground - paint)
+    assert len(np.unique(covered)) == 17  # sixteenths
+    assert np.array_equal(covered >= 128, object_masks(plain))
 
 
 def test_masks_of_other_images_are_refused(photos):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from crossdistill.core.registry import get
 from crossdistill.core.seeds import permutation
 from crossdistill.core.types import UNLABELLED, ImageSet, Splits
 from crossdistill.images._cache import decoded, taken
+from crossdistill.images._cue_conflict import published_cue_conflict
 
 TEST_SHARE = 5  # a source without a test split gives one in five of its images to it
 
@@ -34,6 +36,7 @@ def load_splits(
     train_images: int | None = None,
     validation_images: int | None = None,
     test_images: int | None = None,
+    cue_conflict: Path | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Splits:
@@ -41,7 +44,10 @@ def load_splits(
 
     Validation (by default a tenth of `train_images`, or of all training images) is cut from the training images first; then
     training and test are limited to the counts given. Every cut keeps the shares of the classes and depends on `seed` alone. A
-    source without a test split gives a fifth of its images, whatever the seed. `progress(step, done, total)` is told of decoding.
+    source without a test split gives a fifth of its images, whatever the seed. `cue_conflict`, a folder of the published
+    texture-against-shape images, adds those whose classes are known here as the extra set "published_cue_conflict".
+    `progress(step, done, total)` is told of decoding.
+
     Raises UnknownNameError, SettingError and ImageError, with what to do.
     """
     plugin = get("images", source)
@@ -52,6 +58,8 @@ def load_splits(
         train, test = _cut(train, "test", max(1, len(train) // TEST_SHARE), 0)
     _require_labels(test, source)
     train, validation = _cut(train, "validation", _validation_count(train_images, validation_images, len(train)), seed)
+    if cue_conflict is not None:
+        stored["published_cue_conflict"] = published_cue_conflict(cue_conflict, test.class_names, test.size)
     return Splits(_limited(train, train_images, seed), validation, _limited(test, test_images, seed), stored)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from crossdistill.core.errors import SettingError
+from crossdistill.core.errors import ImageError, SettingError
 from crossdistill.core.registry import image_source
 from crossdistill.core.types import ImageSet
 from crossdistill.images._raw import RawContents, RawImages, RawSplit, ranges
@@ -23,7 +23,43 @@ VALUES: dict[str, tuple[str, ...]] = {"shape": tuple(SHAPES), "texture": tuple(T
 POINTS = 2**21  # supersampled points rendered at once, about 100 MB
 
 
-@image_source(example="trifeature")
+def object_coverage(images: ImageSet) -> np.ndarray:
+    """How much of each pixel the object covers: uint8 [images, height, width], 255 for all of it, exactly as it was drawn.
+
+    Any subset in any order will do: an image's id says where its drawing came from. Raises ValueError for images that `trifeature`
+    did not make.
+    """
+    settings = images.provenance.get("settings", {})
+    if images.provenance.get("source") != "trifeature":
+        raise ValueError(f"masks are known for trifeature images only, these come from {images.provenance.get('source', 'elsewhere')}")
+    covered = np.empty((len(images), settings["side"], settings["side"]), np.uint8)
+    for rows in ranges(len(images), _rows_at_once(settings["side"])):
+        scene = _scenes_of(images.ids[rows], settings["seed"])
+        # Shares are whole sixteenths, so that halves are exact; they round up, to 128.
+        covered[rows] = np.floor(coverage(scene, images.factors["shape"][rows], settings["side"]) * 255 + 0.5)
+    return covered
+
+
+def retextured(images: ImageSet, textures: np.ndarray) -> np.ndarray:
+    """The same objects in the same scenes, drawn in other textures (int64 [images], values of the factor): uint8 as the images.
+
+    With their own textures they are the very bytes of `images`. Raises ImageError for images that `trifeature` did not make and for those
+    whose class is their texture.
+    """
+    settings = images.provenance.get("settings", {})
+    if images.provenance.get("source") != "trifeature":
+        raise ImageError(f"trifeature draws its own images only, these come from {images.provenance.get('source', 'elsewhere')}")
+    if settings["label"] == "texture":
+        raise ImageError("the class of these images is their texture, which is not to be changed: set `label: shape` or `label: colour`")
+    drawn = np.empty(images.images.shape, np.uint8)
+    for rows in ranges(len(images), _rows_at_once(settings["side"])):
+        scene = _scenes_of(images.ids[rows], settings["seed"])
+        shape, colour = images.factors["shape"][rows], images.factors["colour"][rows]
+        drawn[rows] = render(scene, shape, textures[rows], colour, side=settings["side"])
+    return drawn
+
+
+@image_source(example="trifeature", masks=object_coverage, retextured=retextured)
 def trifeature(
     *,
     side: int = 32,
@@ -56,17 +92,9 @@ def trifeature(
 def object_masks(images: ImageSet) -> np.ndarray:
     """Exact masks of images that `trifeature` made: bool [images, height, width], True where the object covers at least half a pixel.
 
-    Any subset in any order will do: an image's id says where its drawing came from. Raises ValueError for other images.
+    Raises ValueError for other images.
     """
-    settings = images.provenance.get("settings", {})
-    if images.provenance.get("source") != "trifeature":
-        raise ValueError(f"masks are known for trifeature images only, these come from {images.provenance.get('source', 'elsewhere')}")
-    masks = np.empty((len(images), settings["side"], settings["side"]), bool)
-    for rows in ranges(len(images), _rows_at_once(settings["side"])):
-        split_and_row = [str(name).rsplit("-", 1) for name in images.ids[rows]]
-        scene = _joined([scenes(settings["seed"], split, np.array([int(row)])) for split, row in split_and_row])
-        masks[rows] = coverage(scene, images.factors["shape"][rows], settings["side"]) >= 0.5
-    return masks
+    return object_coverage(images) >= 128
 
 
 def _check(settings: dict[str, Any]) -> None:
@@ -113,6 +141,12 @@ def _factors(draws: np.ndarray, split: str, settings: dict[str, Any]) -> dict[st
 
 def _rows_at_once(side: int) -> int:
     return max(1, POINTS // (side * SAMPLES) ** 2)
+
+
+def _scenes_of(ids: np.ndarray, seed: int) -> Scenes:
+    """The scenes of images by their ids, SPLIT-ROW, whatever split they were moved to since."""
+    split_and_row = [str(name).rsplit("-", 1) for name in ids]
+    return _joined([scenes(seed, split, np.array([int(row)])) for split, row in split_and_row])
 
 
 def _joined(parts: list[Scenes]) -> Scenes:
