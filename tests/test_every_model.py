@@ -44,6 +44,7 @@ CASES = [
     Case("small/resnet8", "cnn", affine=True, side=32),
     Case("small/resnet20", "cnn", affine=True, side=32),
     Case("small/wrn_16_2", "cnn", affine=True, side=32),
+    Case("small/vgg", "cnn", affine=True, side=32, settings=dict(width=8)),
     Case("small/vit", "token", side=32, settings=dict(width=32, depth=4)),
     Case("timm/resnet10t", "cnn", affine=True),
     Case("timm/convnext_atto", "cnn"),

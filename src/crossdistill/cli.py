@@ -13,26 +13,33 @@ from typing import Annotated, Any
 
 import typer
 
+from crossdistill.cli_options import (
+    Device,
+    Encoder,
+    Images,
+    Json,
+    Masks,
+    Out,
+    Preset,
+    Probes,
+    Quiet,
+    Store,
+    Styles,
+    chosen_store,
+    new_progress,
+)
+from crossdistill.cli_probes import probes_app
+
 app = typer.Typer(
     help="Distil a vision teacher into a student of another architecture, and say what it inherited.",
     no_args_is_help=True,
     add_completion=False,
 )
 study_app = typer.Typer(help="Plan, run and watch a study.", no_args_is_help=True)
-probes_app = typer.Typer(help="Build probe sets from any images.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 app.add_typer(probes_app, name="probes")
 
 MENDABLE = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR}
-
-Out = Annotated[Path, typer.Option("--out", help="Folder for everything that comes out; the same command goes on where it stopped.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
-Store = Annotated[
-    Path | None, typer.Option("--store", help="Folder that studies share for teachers and probe sets (default: the cache folder).")
-]
-Images = Annotated[str, typer.Option("--images", help="NAME or NAME:PATH, e.g. trifeature, folder:photos, parquet:DIR.")]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
 
 @app.command()
@@ -63,7 +70,7 @@ def study_plan(file: Path, store: Store = None, as_json: Json = False) -> None:
     from crossdistill.core.study_file import read_study
     from crossdistill.study.cost import planned_cost, show_cost
 
-    cost = planned_cost(read_study(file), store=_store(store), progress=_progress(as_json))
+    cost = planned_cost(read_study(file), store=chosen_store(store), progress=new_progress(as_json))
     print(json.dumps(cost, indent=1)) if as_json else show_cost(cost)
 
 
@@ -72,7 +79,7 @@ def study_status(folder: Path, store: Store = None, as_json: Json = False) -> No
     """How far a study is: done, started, failed (with reason), waiting."""
     from crossdistill.study.status import study_status as status
 
-    rows = status(folder, _store(store))
+    rows = status(folder, chosen_store(store))
     if as_json:
         print(json.dumps(rows, indent=1))
         return
@@ -118,8 +125,9 @@ def evaluate(
     networks: Annotated[list[str], typer.Argument(help="FILE.safetensors, a run's folder, or a pretrained model's name.")],
     images: Images,
     out: Out,
-    probes: Annotated[str | None, typer.Option(help="Comma-separated names (default: all).")] = None,
-    preset: Annotated[str, typer.Option(help="quick or full.")] = "quick",
+    probes: Probes = None,
+    preset: Preset = "quick",
+    masks: Masks = None, encoder: Encoder = None, styles: Styles = None,
     device: Device = "auto", store: Store = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Profiles of networks that you already have, on clean and probe images; trains nothing."""
@@ -130,11 +138,12 @@ def evaluate(
         networks,
         images,
         out=out,
-        probes=_names(probes),
+        probes=probes,
+        given={"masks": masks, "encoder": encoder, "styles": styles},
         preset=preset,
-        store=_store(store),
+        store=chosen_store(store),
         device=chosen_device(device),
-        progress=_progress(quiet),
+        progress=new_progress(quiet),
     )
     shown = [row for row in rows if row.metric in ("accuracy", "retention") and row.level in ("", "auc")]
     _table(
@@ -142,30 +151,6 @@ def evaluate(
         [[r.student, r.probe, r.metric, _cell(r.value), f"{_cell(r.low)}..{_cell(r.high)}", str(r.n), r.reason or ""] for r in shown],
     )
     print(out / "results.parquet")
-
-
-@probes_app.command("build")
-def probes_build(
-    images: Images,
-    out: Out,
-    probes: Annotated[str | None, typer.Option(help="Comma-separated names (default: all).")] = None,
-    preset: Annotated[str, typer.Option(help="quick or full.")] = "full",
-    seed: int = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Build probe sets of the test images: array files with labels, manifest and preview picture."""
-    from crossdistill.core import registry
-    from crossdistill.images._splits import load_splits, parse_source
-    from crossdistill.probes._build import build_probe_set
-
-    progress = _progress(quiet)
-    plugins = [registry.get("probe", name) for name in _names(probes) or registry.names("probe")]
-    source, settings = parse_source(images)
-    test = load_splits(source, settings).test
-    for plugin in plugins:
-        built = build_probe_set(plugin.name, test, preset=preset, seed=seed, folder=out)
-        progress.line(f"{plugin.name}: {len(built.levels)} levels, {built.draws} draws, {len(test):,} images")
-        print(built.folder)
 
 
 @app.command("list")
@@ -210,7 +195,7 @@ def _run(config: Any, out: Path, device: str, store: Path | None, quiet: bool, o
     from crossdistill.study.execute import run_study
 
     watch = Stopwatch()
-    outcome = run_study(config, out, store=_store(store), device=chosen_device(device), progress=_progress(quiet), only=only)
+    outcome = run_study(config, out, store=chosen_store(store), device=chosen_device(device), progress=new_progress(quiet), only=only)
     for label, reason in outcome.failures.items():
         print(f"failed: {label}: {reason}", file=sys.stderr)
     if not quiet:
@@ -249,22 +234,6 @@ def _show_facts(facts: dict[str, Any]) -> None:
         for name, setting in facts["settings"].items()
     }
     _table(("", ""), [[key, default_words(value)] for key, value in {**facts, **settings}.items() if key != "settings"])
-
-
-def _store(store: Path | None) -> Path:
-    from crossdistill.core.store import cache_folder
-
-    return store or cache_folder()
-
-
-def _progress(quiet: bool) -> Any:
-    from crossdistill.core.progress import Progress
-
-    return Progress(quiet=quiet)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return [name.strip() for name in text.split(",") if name.strip()] if text else None
 
 
 def _cell(value: object) -> str:

@@ -25,13 +25,27 @@ from crossdistill.metrics.accuracy import accuracy
 from crossdistill.metrics.fidelity import fidelity
 from crossdistill.metrics.retention import retention
 from crossdistill.metrics.shape_bias import shape_bias
+from crossdistill.probes.amplitude_swap import amplitude_swap
+from crossdistill.probes.corrupt import corrupt
+from crossdistill.probes.cue_conflict import cue_conflict
+from crossdistill.probes.edges import edges
+from crossdistill.probes.grayscale import grayscale
+from crossdistill.probes.high_pass import high_pass
+from crossdistill.probes.hue import hue
 from crossdistill.probes.localized_noise import localized_noise
+from crossdistill.probes.low_pass import low_pass
+from crossdistill.probes.patch_drop import patch_drop
 from crossdistill.probes.scramble import scramble
+from crossdistill.probes.shift import shift
+from crossdistill.probes.silhouette import silhouette
+from crossdistill.probes.stylized import stylized
 from crossdistill.probes.superpixel import superpixel
+from crossdistill.probes.texture_swap import texture_swap
 
 __all__ = [
     "CRDMemory",
     "accuracy",
+    "amplitude_swap",
     "attention_transfer",
     "c2vkd",
     "capd_attention",
@@ -41,26 +55,38 @@ __all__ = [
     "capd_release",
     "capd_value",
     "correlation",
+    "corrupt",
     "crd_batch",
     "cskd",
+    "cue_conflict",
     "deit",
     "dist",
     "dkd",
+    "edges",
     "fidelity",
     "fitnet",
     "frequency_alignment",
+    "grayscale",
+    "high_pass",
+    "hue",
     "kd",
     "localized_noise",
+    "low_pass",
     "ofa",
+    "patch_drop",
     "pkt",
     "retention",
     "rkd",
     "rsd",
     "scramble",
     "shape_bias",
+    "shift",
+    "silhouette",
     "similarity",
     "sskd",
     "standardize_logits",
+    "stylized",
     "superpixel",
+    "texture_swap",
     "vlfkd_seed",
 ]

@@ -1,6 +1,5 @@
-import errno
+import io
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -8,12 +7,13 @@ from PIL import Image
 
 from crossdistill.core import registry
 from crossdistill.core.errors import ImageError, SettingError, StudyError, UnknownNameError
+from crossdistill.core.progress import Progress
 from crossdistill.core.registry import as_plugin, probe
 from crossdistill.core.store import locked
 from crossdistill.core.types import ImageSet, ProbeImages
-from crossdistill.probes import _build
-from crossdistill.probes._array_file import ArrayFile, array_sha256
-from crossdistill.probes._build import build_probe_set, open_probe_set, probe_key, probe_recipe
+from crossdistill.probes import _build, _treatment
+from crossdistill.probes._array_file import array_sha256
+from crossdistill.probes._build import build_probe_set, open_probe_set, preview_probe, probe_key, probe_recipe
 
 FACTS = dict(isolates="nothing", quick=[{"shade": 1}, {"shade": 2}], full=[{"shade": 1}], draws={"quick": 1, "full": 2}, null=None)
 
@@ -43,6 +43,11 @@ def keep_as_told(images, labels, *, shade: int = 1):
 
 @probe(**FACTS)
 def ask_for_masks(images, masks, *, shade: int = 1):
+    raise AssertionError("never called")
+
+
+@probe(**FACTS)
+def ask_for_the_moon(images, moon, *, shade: int = 1):
     raise AssertionError("never called")
 
 
@@ -109,12 +114,12 @@ def test_levels_may_differ_in_size(make_images, tmp_path):
 @pytest.mark.parametrize("name", ["localized_noise", "scramble", "superpixel"])
 def test_blocks_do_not_show_in_the_bytes(make_images, tmp_path, monkeypatch, name):
     whole = build_probe_set(name, make_images(), folder=tmp_path / "whole")
-    monkeypatch.setattr(_build, "BLOCK_BYTES", 3 * 3 * 32 * 32)
+    monkeypatch.setattr(_treatment, "BLOCK_BYTES", 3 * 3 * 32 * 32)
     assert build_probe_set(name, make_images(), folder=tmp_path / "blocks").manifest["sha256"] == whole.manifest["sha256"]
 
 
 def test_rows_that_a_probe_drops_are_dropped_everywhere(make_images, tmp_path, monkeypatch, use):
-    monkeypatch.setattr(_build, "BLOCK_BYTES", 3 * 3 * 32 * 32)  # blocks of 3 images, which start at even and odd rows
+    monkeypatch.setattr(_treatment, "BLOCK_BYTES", 3 * 3 * 32 * 32)  # blocks of 3 images, which start at even and odd rows
     clean = make_images(7)
     built = build_probe_set(use(darken_even_rows), clean, draws=2, folder=tmp_path)
     assert built.kept_index.tolist() == [0, 2, 4, 6]
@@ -168,37 +173,6 @@ def test_missing_and_foreign_folders_are_refused(make_images, tmp_path):
         open_probe_set(built.folder)
 
 
-def test_a_full_disk_leaves_nothing(make_images, tmp_path, monkeypatch):
-    append = ArrayFile.append
-
-    def append_until_full(self, block):
-        append(self, block)
-        if self.path.name == "images-1.npy":
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(ArrayFile, "append", append_until_full)
-    with pytest.raises(StudyError, match="No space left on device"):
-        build_probe_set("scramble", make_images(), folder=tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_interrupted_build_leaves_nothing(make_images, tmp_path, monkeypatch):
-    monkeypatch.setattr(_build, "_write_preview", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        build_probe_set("scramble", make_images(), folder=tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_a_killed_build_left_does_not_matter(make_images, tmp_path):
-    whole = build_probe_set("scramble", make_images(), folder=tmp_path)
-    part = tmp_path / f".{whole.folder.name}.part"
-    part.mkdir()
-    (part / "images-9.npy").write_bytes(b"half")
-    shutil.rmtree(whole.folder)
-    assert build_probe_set("scramble", make_images(), folder=tmp_path).manifest == whole.manifest
-    assert [path.name for path in tmp_path.iterdir()] == [whole.folder.name]
-
-
 def test_a_set_that_another_process_builds_is_refused(make_images, tmp_path):
     levels = probe_recipe("scramble", (32, 32)).levels
     part = tmp_path / f".scramble-{probe_key('scramble', levels, 1, 0, make_images())}.part"
@@ -240,12 +214,26 @@ def test_no_images_are_refused(make_images, tmp_path):
         (forget_labels, ValueError, "labels that are not those of the images it kept"),
         (keep_none, ImageError, "could treat none of the 8 images"),
         (keep_as_told, ValueError, "kept other images at another level or draw"),
-        (ask_for_masks, TypeError, "asks for masks; what can be supplied: images, labels, index, seed"),
+        (ask_for_the_moon, TypeError, "asks for moon; what can be supplied: images, labels, index, seed"),
     ],
 )
 def test_a_probe_that_breaks_its_contract_is_refused(make_images, tmp_path, use, function, error, message):
     with pytest.raises(error, match=message):
         build_probe_set(use(function), make_images(), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_build_says_now_and_then_how_far_it_is(make_images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_treatment, "BLOCK_BYTES", 3 * 4 * 32 * 32)  # two blocks of four images
+    monkeypatch.setattr(_build, "SECONDS_BETWEEN_LINES", -1)
+    build_probe_set("scramble", make_images(), folder=tmp_path, progress=Progress())
+    shares = [line.split(": ")[1].split(" after")[0] for line in capsys.readouterr().err.splitlines()]
+    assert shares == ["0%", "0%", "25%", "50%", "75%", "100%"]  # the first two: what the levels had done already
+
+
+def test_what_a_probe_needs_is_said_before_anything_is_built(make_images, tmp_path, use):
+    with pytest.raises(SettingError, match="needs masks: give --masks DIR"):
+        build_probe_set(use(ask_for_masks), make_images(), folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -268,3 +256,30 @@ def test_the_preview_of_large_images_with_crops_and_long_names_fits(make_images,
     with Image.open(built.folder / "preview.png") as page:
         assert 3 * 160 < page.width < 3 * 160 + 200
         assert 3 * 160 < page.height < 3 * 160 + 100
+
+
+def test_many_levels_stand_in_bands_below_one_another(make_images, tmp_path):
+    levels = [{"fraction": 0.1, "sigma": (n + 1) / 100} for n in range(30)]
+    ten = build_probe_set("localized_noise", make_images(6), levels=levels[:10], folder=tmp_path)
+    thirty = build_probe_set("localized_noise", make_images(6), levels=levels, folder=tmp_path)
+    with Image.open(ten.folder / "preview.png") as two_bands, Image.open(thirty.folder / "preview.png") as three_bands:
+        # Two bands of five levels, three of eight, each beside the clean images; cells of 32 px are magnified three times.
+        assert 6 * 102 < two_bands.width < 7 * 102
+        assert 9 * 102 < three_bands.width < 10 * 102
+        assert 2 * 6 * 102 < two_bands.height < 2 * 7 * 102
+        assert 3 * 6 * 102 < three_bands.height < 3 * 7 * 102
+
+
+def test_a_preview_without_a_set_shows_what_the_set_would(make_images, tmp_path):
+    built = build_probe_set("scramble", make_images(40), folder=tmp_path)
+    assert preview_probe("scramble", make_images(40)) == (built.folder / "preview.png").read_bytes()
+
+
+def test_a_preview_shows_images_that_the_probe_can_treat(make_images, use):
+    name = use(darken_even_rows)
+    page = preview_probe(name, make_images(40), n_rows=3)
+    assert Image.open(io.BytesIO(page)).height == Image.open(io.BytesIO(preview_probe(name, make_images(3), n_rows=2))).height + 102
+    with pytest.raises(ImageError, match="could treat none of the 8 images that were tried for the preview"):
+        preview_probe(use(keep_none), make_images(40), n_rows=2)
+    with pytest.raises(SettingError, match="at least one row, got 0"):
+        preview_probe("scramble", make_images(40), n_rows=0)

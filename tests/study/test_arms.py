@@ -29,6 +29,7 @@ pairs:
 seeds: [0, 1]
 training: {epochs: 2, batch_size: 16, threads: 1, precision: fp32}
 probes: [{name: scramble, levels: [{grid: 2}]}]
+signal_gate: off
 """
 ARMS = "arms: [independent, second_independent, shuffled_teacher, control_teacher, twin]\n"
 
@@ -162,7 +163,7 @@ def test_a_shuffled_teacher_answers_for_the_partner(tmp_path: Path, monkeypatch:
     from crossdistill.train.loop import Training as Loop
 
     batches: list[tuple[Any, Any]] = []
-    make = Loop._batch
+    make = Loop.batch
 
     def keep(self: Loop, index: torch.Tensor, epoch: int) -> Any:
         batch = make(self, index, epoch)
@@ -170,7 +171,7 @@ def test_a_shuffled_teacher_answers_for_the_partner(tmp_path: Path, monkeypatch:
             batches.append((batch, self.augment(self.images, self.partners[index], epoch)))
         return batch
 
-    monkeypatch.setattr(Loop, "_batch", keep)
+    monkeypatch.setattr(Loop, "batch", keep)
     file = tmp_path / "arms.yaml"
     file.write_text(STUDY.replace("seeds: [0, 1]", "seeds: [0]") + "arms: [independent, shuffled_teacher]\n")
     assert command("study", "run", file, "--out", tmp_path / "out", "--only", "kd+shuffled", "--quiet") == 0

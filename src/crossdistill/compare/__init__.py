@@ -1,8 +1,19 @@
 """From observations to the two tables: what every network scored, and what its students inherited (torch-free)."""
 
 from crossdistill.compare.contrasts import inheritance_table
+from crossdistill.compare.gates import SignalGate, signal_gates
 from crossdistill.compare.observed import Contrast, ObservedRun, Pair
 from crossdistill.compare.results import results_table
 from crossdistill.compare.tables import read_table, write_table
 
-__all__ = ["Contrast", "ObservedRun", "Pair", "inheritance_table", "read_table", "results_table", "write_table"]
+__all__ = [
+    "Contrast",
+    "ObservedRun",
+    "Pair",
+    "SignalGate",
+    "inheritance_table",
+    "read_table",
+    "results_table",
+    "signal_gates",
+    "write_table",
+]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossdistill.compare.evidence import Action, Comparison, action, arm_comparison, teacher_gap
 from crossdistill.compare.figures import Figure, Figures
-from crossdistill.compare.observed import AVERAGE, CLEAN, Contrast, ObservedRun, Pair
-from crossdistill.compare.results import chance_level, clean_answers, correct
+from crossdistill.compare.gates import SignalGate, signal_gates
+from crossdistill.compare.observed import AVERAGE, CLEAN, Contrast, ObservedRun, Pair, chance_level, clean_answers, correct
 from crossdistill.compare.verdicts import Evidence, judge
 from crossdistill.core.records import InheritanceRow, ResultRow
 from crossdistill.core.types import Estimate
@@ -40,6 +40,21 @@ class Draft:
     compared: Comparison
     gap: Estimate
     action: Action
+    signal: SignalGate | None  # None for images that are no probe
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The validity gates of a study: why networks cannot be read, by run, and what became of each probe's signal gate."""
+
+    accuracy: Mapping[str, str | None]
+    signal: Mapping[tuple[str, str], SignalGate]
+
+    def refusal(self, arms: Arms, figure: Figure) -> str | None:
+        """Why a contrast of these arms cannot be read; None where it can."""
+        of_runs = next((self.accuracy[run] for run in (*arms.students, *arms.independents, *arms.teachers) if self.accuracy.get(run)), None)
+        signal = self.signal.get((figure.probe, figure.level))
+        return of_runs or (signal and signal.reason)
 
 
 def inheritance_table(
@@ -49,11 +64,13 @@ def inheritance_table(
 
     Differences are in the figure's own unit (shares: 0.01 is one point). The declared contrasts are of accuracy at level
     "auc" (the only level where a probe has one); Holm's correction runs over them all, counting those that could not be
-    measured as p = 1. Raises ValueError for a declared contrast of a pair or method that does not exist.
+    measured as p = 1. Where an accuracy gate or a probe's signal gate failed, the contrast is not measurable and has no figures,
+    accuracy included: a difference between networks on images without signal would be read as a bias.
+    Raises ValueError for a declared contrast of a pair or method that does not exist.
     """
     _check(pairs, primary)
     figures = Figures(results)
-    gates = {run.record.run: _gate(run) for run in runs}
+    gates = Gates({run.record.run: _gate(run) for run in runs}, signal_gates(runs))
     drafts = [
         draft
         for pair in pairs
@@ -89,24 +106,24 @@ def _arms(runs: Sequence[ObservedRun], pair: Pair, method: str) -> Arms:
 
 def _gate(run: ObservedRun) -> str | None:
     """Why a network cannot be read: its accuracy gate. None also where its clean images were not observed or labelled."""
-    clean = clean_answers(run) if CLEAN in run.observations else None
+    clean = clean_answers(run)
     if clean is None or not clean.labelled:
         return None
     refusal = accuracy_gate(correct(clean), chance_level(clean.labels))
     return refusal and f"{run.record.label}: {refusal}"
 
 
-def _drafts(arms: Arms, figures: Figures, gates: dict[str, str | None], declared: Sequence[str]) -> Iterator[Draft]:
-    gate = next((gates[run] for run in (*arms.students, *arms.independents, *arms.teachers) if gates.get(run)), None)
+def _drafts(arms: Arms, figures: Figures, gates: Gates, declared: Sequence[str]) -> Iterator[Draft]:
     acted = _action(arms, figures)
     shown = figures.contrasted((*arms.independents, *arms.teachers))
     primaries = [_primary_figure(shown, probe) for probe in dict.fromkeys(declared)]
     for figure in dict.fromkeys([*shown, *primaries]):
         students, independents = figures.of(arms.students, figure), figures.of(arms.independents, figure)
         compared, gap = arm_comparison(students, independents), teacher_gap(figures.of(arms.teachers, figure), independents)
-        if gate:  # what a failed gate makes meaningless is not printed at all
-            compared, gap = Comparison(Estimate.not_measurable(gate)), Estimate.not_measurable(gate)
-        yield Draft(arms, figure, figure in primaries, (len(students), len(independents)), compared, gap, acted)
+        if refusal := gates.refusal(arms, figure):  # what a failed gate makes meaningless is not printed at all
+            compared, gap = Comparison(Estimate.not_measurable(refusal)), Estimate.not_measurable(refusal)
+        signal = gates.signal.get((figure.probe, figure.level))
+        yield Draft(arms, figure, figure in primaries, (len(students), len(independents)), compared, gap, acted, signal)
 
 
 def _action(arms: Arms, figures: Figures) -> Action:
@@ -167,4 +184,5 @@ def _row(draft: Draft, p_holm: float | None, n_declared: int) -> InheritanceRow:
         n_teachers=len(arms.teachers),
         verdict=judgement.verdict,
         reason=judgement.reason,
+        signal_gate=draft.signal.status if draft.signal else "",
     )

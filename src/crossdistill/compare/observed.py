@@ -145,6 +145,26 @@ def curve(of_probe: Mapping[str, Sequence[Observations]]) -> dict[str, Answers]:
     return {**answers, AVERAGE: Answers.over([draw for draws in of_probe.values() for draw in draws])}
 
 
+def clean_answers(run: ObservedRun) -> Answers | None:
+    """A run's answers to the clean test images; None where it was not shown them."""
+    return Answers.over([run.observations[CLEAN]]) if CLEAN in run.observations else None
+
+
+def correct(answers: Answers) -> np.ndarray:
+    """Right or wrong, [images] or [draws, images]."""
+    return answers.decisions == answers.labels
+
+
+def chance_level(labels: np.ndarray) -> float:
+    """What the best constant answer scores: the largest class share."""
+    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+
+
+def paired(probe: str, answers: Answers, clean: Answers | None) -> bool:
+    """Whether a set shows the clean test images again; an extra set of its own split does not."""
+    return clean is not None and probe != CLEAN[0] and answers.split == clean.split
+
+
 def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """The array itself when there is one, else all along a new first axis (draws)."""
     return arrays[0] if len(arrays) == 1 else np.stack(arrays)

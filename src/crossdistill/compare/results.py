@@ -9,23 +9,41 @@ from typing import Any
 
 import numpy as np
 
-from crossdistill.compare.observed import AVERAGE, CLEAN, Answers, ObservedRun, Pair, curve, levels, shared_index
+from crossdistill.compare.gates import SignalGate, signal_gates
+from crossdistill.compare.observed import (
+    AVERAGE,
+    CLEAN,
+    Answers,
+    ObservedRun,
+    Pair,
+    chance_level,
+    clean_answers,
+    correct,
+    curve,
+    levels,
+    paired,
+    shared_index,
+)
 from crossdistill.core import registry
-from crossdistill.core.records import ResultRow
+from crossdistill.core.records import CEILING, ResultRow
 from crossdistill.core.types import Estimate
 
 FEWEST_LEVELS = 3
 """A curve with fewer levels than this is labelled so."""
 
+BESIDE_CLEAN = {"probe_correct", "clean_correct"}
+"""What puts a probe beside the clean images: a metric that reads one of these is read as a bias, and is held to the signal gate."""
+
 
 @dataclass(frozen=True)
 class Place:
-    """Where a figure stands: the set, how many images a probe could not treat, and a note for the reader."""
+    """Where a figure stands: the set, how many images a probe could not treat, a note for the reader, and the probe's signal gate."""
 
     probe: str
     level: str
     n_rejected: int = 0
     note: str | None = None
+    gate: SignalGate | None = None  # None for images that are no probe
 
 
 @dataclass(frozen=True)
@@ -42,24 +60,14 @@ def results_table(runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> list[Re
     A metric is applied wherever all its inputs exist. Probes with several levels also get the level "auc", the mean over the
     levels, taken inside each image. An independent is compared with every teacher run that taught a student of its own
     network and seed; those rows name the teacher.
+
+    Where a probe's signal gate failed (over all the runs, see `gates`), figures that put the probe beside the clean images
+    (retention) are not measurable: they would be read as a bias. Accuracy, confidence and fidelity stay, since they say what was
+    answered, whatever the images hold; `signal_gate` says on every row what became of the gate.
     """
-    by_name = {run.record.run: run for run in runs}
-    return [row for run in runs for row in _rows_of_run(run, [by_name[t.run] for t in _teachers(run, runs, pairs) if t.run in by_name])]
-
-
-def clean_answers(run: ObservedRun) -> Answers:
-    """A run's answers to the clean test images."""
-    return Answers.over([run.observations[CLEAN]])
-
-
-def correct(answers: Answers) -> np.ndarray:
-    """Right or wrong, [images] or [draws, images]."""
-    return answers.decisions == answers.labels
-
-
-def chance_level(labels: np.ndarray) -> float:
-    """What the best constant answer scores: the largest class share."""
-    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+    by_name, gates = {run.record.run: run for run in runs}, signal_gates(runs)
+    teachers = [[by_name[t.run] for t in _teachers(run, runs, pairs) if t.run in by_name] for run in runs]
+    return [row for run, of_run in zip(runs, teachers, strict=True) for row in _rows_of_run(run, of_run, gates)]
 
 
 def _teachers(run: ObservedRun, runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> list[TaughtBy]:
@@ -67,7 +75,7 @@ def _teachers(run: ObservedRun, runs: Sequence[ObservedRun], pairs: Sequence[Pai
     record = run.record
     if record.teacher and record.teacher_run:
         return [TaughtBy(record.teacher, record.teacher_run)]
-    untaught = record.arm != "teacher"
+    untaught = record.arm not in ("teacher", CEILING)
     wanted = {pair.teacher for pair in pairs if pair.student == record.student and untaught}
     taught = (
         TaughtBy(other.record.teacher, other.record.teacher_run)
@@ -78,15 +86,17 @@ def _teachers(run: ObservedRun, runs: Sequence[ObservedRun], pairs: Sequence[Pai
     return list(dict.fromkeys(taught))
 
 
-def _rows_of_run(run: ObservedRun, teachers: Sequence[ObservedRun]) -> Iterator[ResultRow]:
-    clean = clean_answers(run) if CLEAN in run.observations else None
+def _rows_of_run(
+    run: ObservedRun, teachers: Sequence[ObservedRun], gates: Mapping[tuple[str, str], SignalGate]
+) -> Iterator[ResultRow]:  # fmt: skip
+    clean = clean_answers(run)
     observed = levels(run)
     curves_of_teachers = [{probe: curve(of) for probe, of in levels(teacher).items()} for teacher in teachers]
     probed = _probed_images(run)
     for probe, of_probe in observed.items():
         for level, answers in curve(of_probe).items():
-            lost = len(np.setdiff1d(probed, answers.index)) if _paired(probe, answers, clean) else 0
-            place = Place(probe, level, lost, _note(level, len(of_probe)))
+            lost = len(np.setdiff1d(probed, answers.index)) if paired(probe, answers, clean) else 0
+            place = Place(probe, level, lost, _note(level, len(of_probe)), gates.get((probe, level)))
             inputs = _inputs(probe, answers, clean)
             yield from _figures(run, place, inputs, _applicable(inputs))
             for teacher, curves in zip(teachers, curves_of_teachers, strict=True):
@@ -115,9 +125,12 @@ def _applicable(inputs: Mapping[str, Any]) -> set[str]:
 def _figures(
     run: ObservedRun, place: Place, inputs: Mapping[str, Any], metrics: set[str], taught_by: TaughtBy | None = None
 ) -> Iterator[ResultRow]:
+    refusal = place.gate and place.gate.reason
     for metric in sorted(metrics):
         function, needed = _metrics()[metric]
         for figure, estimate in _named(metric, function(**{name: inputs[name] for name in needed})).items():
+            if refusal and needed & BESIDE_CLEAN:
+                estimate = Estimate.not_measurable(refusal, n=estimate.n, unit=estimate.unit)
             yield _row(run, place, figure, estimate, taught_by)
 
 
@@ -128,17 +141,12 @@ def _inputs(probe: str, answers: Answers, clean: Answers | None) -> dict[str, An
     if not answers.labelled:
         return inputs
     inputs |= {"labels": answers.labels, "chance": chance_level(answers.labels)}
-    if clean is not None and _paired(probe, answers, clean):
+    if clean is not None and paired(probe, answers, clean):
         same_images = clean.at(answers.index)
         if not np.array_equal(same_images.labels, answers.labels):
             raise ValueError(f"probe '{probe}' has other labels than the clean images of the same index: its labels are misaligned")
         inputs |= {"probe_correct": correct(answers), "clean_correct": correct(same_images)}
     return inputs
-
-
-def _paired(probe: str, answers: Answers, clean: Answers | None) -> bool:
-    """Whether a set shows the clean test images again; an extra set of its own split does not."""
-    return clean is not None and probe != CLEAN[0] and answers.split == clean.split
 
 
 def _probed_images(run: ObservedRun) -> np.ndarray:
@@ -194,4 +202,5 @@ def _row(run: ObservedRun, place: Place, metric: str, estimate: Estimate, taught
         reason=estimate.reason or place.note,
         n_rejected=place.n_rejected,
         teacher_run=taught_by.run if taught_by else record.teacher_run,
+        signal_gate=place.gate.status if place.gate else "",
     )

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from crossdistill.core import registry
 from crossdistill.core.errors import nearest
+from crossdistill.core.records import CEILING
 
-NOT_METHODS = ("teacher", "independent", "second_independent")
+NOT_METHODS = ("teacher", "independent", "second_independent", CEILING)
 """Arms that no method makes: their names are taken."""
 
 
@@ -147,12 +148,20 @@ class ProbeConfig(WithSettings):
     preset: Literal["quick", "full"] | None = None
     levels: tuple[dict[str, Any], ...] | None = None
     draws: PositiveInt | None = None
+    masks: str | None = None  # a folder, grabcut, or a segmentation network; None: the source's own, else grabcut
+    encoder: str | None = None  # a .safetensors file or a model's name
+    styles: str | None = None  # a folder, images or textures
 
 
 class ObserveConfig(Frozen):
     images: PositiveInt | None = None  # stratified subset of the test split for probes; None: all
     draws: PositiveInt | None = None  # of every probe that does not say its own; None: those of the preset
     batch_size: PositiveInt = 256
+
+
+def core_probes() -> list[str]:
+    """The probes that a study shows where it names none: cheap, and without weights."""
+    return [name for name in registry.names("probe") if registry.get("probe", name).facts["core"]]
 
 
 class StudyConfig(Frozen):
@@ -169,8 +178,14 @@ class StudyConfig(Frozen):
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
     training: TrainingConfig = TrainingConfig()
     preset: Literal["quick", "full"] = "quick"
-    probes: tuple[ProbeConfig, ...] | None = None  # None: every probe that needs no weights
+    probes: tuple[ProbeConfig, ...] | None = None  # None: the core probes
+    signal_gate: Literal["auto", "off"] = "auto"  # auto: a student is trained on a probe that no network of the study passes
     observe: ObserveConfig = ObserveConfig()
+
+    @field_validator("signal_gate", mode="before")
+    @classmethod
+    def _unquoted_off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads a bare `off` as false
 
     @model_validator(mode="after")
     def _names_agree(self) -> StudyConfig:
@@ -222,7 +237,7 @@ class StudyConfig(Frozen):
 
     @property
     def chosen_probes(self) -> tuple[ProbeConfig, ...]:
-        return self.probes if self.probes is not None else tuple(ProbeConfig(name=name) for name in registry.names("probe"))
+        return self.probes if self.probes is not None else tuple(ProbeConfig(name=name) for name in core_probes())
 
     @property
     def probe_names(self) -> list[str]:

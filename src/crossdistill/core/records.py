@@ -17,6 +17,12 @@ FORMAT = 1
 
 Verdict = Literal["inherited", "moved_away", "equivalent", "unresolved", "nothing_to_inherit", "method_did_not_act", "not_measurable"]
 
+GateStatus = Literal["", "passed", "failed", "not run"]
+"""What became of the signal gate of a probe at one level; "" for images that are no probe."""
+
+CEILING = "ceiling"
+"""The arm of a network that is trained on a probe's own images, to learn how much signal they carry."""
+
 
 class Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,7 +32,7 @@ class ResultRow(Row):
     """One row of `results.parquet`: one figure of one network. Shares are 0 to 1 (`unit` says what the figure is)."""
 
     run: str  # folder name under runs/
-    arm: str  # "teacher", "independent", "second_independent", a method's label ("kd"), or a control of it ("kd+twin")
+    arm: str  # "teacher", "independent", "second_independent", a method's label ("kd"), a control of it ("kd+twin"), or "ceiling"
     method: str | None  # the method's name; None for teachers and independents
     teacher: str | None  # network name in the study file; None for teachers and independents
     student: str  # network name in the study file of the network that was observed (a teacher's own name for teachers)
@@ -45,6 +51,7 @@ class ResultRow(Row):
     draw: str = "mean"  # "mean": averaged over the draws inside an image, then over images
     n_rejected: int = 0
     teacher_run: str | None = None  # folder name of the teacher run that taught it
+    signal_gate: GateStatus = ""
 
 
 class InheritanceRow(Row):
@@ -76,6 +83,7 @@ class InheritanceRow(Row):
     n_teachers: int
     verdict: Verdict
     reason: str | None
+    signal_gate: GateStatus = ""
 
 
 class EstimateModel(Row):
@@ -124,6 +132,7 @@ class RunRecord(Row):
     model: str  # e.g. "small/resnet20"
     family: str  # "cnn" or "token"
     readout: str
+    patch_grid: tuple[int, int] | None = None  # (rows, columns) of the patches that become tokens; None: no such patches
     seed: int
     parameters: int
     training: dict[str, Any]

@@ -1,5 +1,6 @@
-"""CIFAR-size networks for 32 to 64 pixels: small/resnet20, small/resnet8, small/wrn_16_2, small/vit."""
+"""CIFAR-size networks for 32 to 64 pixels: small/resnet20, small/resnet8, small/wrn_16_2, small/vgg, small/vit."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -30,10 +31,17 @@ def small(
 ) -> Network:
     """A small network, never pretrained. `resnet20` and `resnet8`: He et al. 2016, section 4.2; `wrn_16_2`: Zagoruyko & Komodakis 2016.
 
-    `input_size`: the pixels that images are resized to, default the image size. The other settings are the ViT's alone: `width` (128)
-    channels, `depth` (6) blocks, `heads` (width / 32), `patch` (4) pixels, `drop_path` (0), the rate of stochastic depth.
+    `input_size`: the pixels that images are resized to, default the image size. `width`: the VGG's channels at full resolution (32), or
+    the ViT's (128). The other settings are the ViT's alone: `depth` (6) blocks, `heads` (width / 32), `patch` (4) pixels, `drop_path`
+    (0), the rate of stochastic depth.
     """
-    builders: dict[str, Callable[..., Any]] = {"resnet8": _resnet8, "resnet20": _resnet20, "wrn_16_2": _wrn_16_2, "vit": _vit}
+    builders: dict[str, Callable[..., Any]] = {
+        "resnet8": _resnet8,
+        "resnet20": _resnet20,
+        "wrn_16_2": _wrn_16_2,
+        "vgg": _vgg,
+        "vit": _vit,
+    }
     if name not in builders:
         raise unknown_name("small model", name, builders)
     if pretrained:
@@ -41,8 +49,9 @@ def small(
     target = chosen_size(input_size, size)
     asked = dict(width=width, depth=depth, heads=heads, patch=patch, drop_path=drop_path)
     given = {setting: value for setting, value in asked.items() if value is not None}
-    if given and name != "vit":
-        raise UnknownNameError(f"small/{name} has no setting '{next(iter(given))}': {', '.join(asked)} are settings of small/vit")
+    known = list(inspect.signature(builders[name]).parameters)[2:]
+    if unknown := next((setting for setting in given if setting not in known), None):
+        raise UnknownNameError(f"small/{name} has no setting '{unknown}'. Its settings: {', '.join(['input_size', *known])}.")
     model = builders[name](n_classes, target, **given)
     return Network(model, n_classes, target, mean=MEAN, std=STD, model_name=f"small/{name}")
 
@@ -63,6 +72,16 @@ def _wrn_16_2(n_classes: int, size: tuple[int, int]) -> nn.Module:
     from crossdistill.models._cifar_resnet import wide_resnet
 
     return wide_resnet(n_blocks=2, widen=2, n_classes=n_classes)
+
+
+def _vgg(n_classes: int, size: tuple[int, int], *, width: int = 32) -> nn.Module:
+    from crossdistill.models._small_vgg import SmallVGG
+
+    if width < 1:
+        raise SettingError(f"setting 'width' of small/vgg is at least 1, got {width}")
+    if min(size) < 8:
+        raise SettingError(f"small/vgg halves images three times and takes sides from 8 pixels, got {size[0]} x {size[1]}")
+    return SmallVGG(width, n_classes)
 
 
 def _vit(

@@ -1,34 +1,50 @@
-"""Building probe sets, block by block: a set is whole or absent, and what exists is not built again.
+"""Building probe sets, block by block: a set is whole or absent, what exists is not built again, what was begun goes on.
 
-The one module of this package that other layers import: `ProbeSet`, `probe_key`, `build_probe_set`, `open_probe_set`, `probe_recipe`.
+The one module of this package that other layers import.
 """
 
-import inspect
-import json
+import contextlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import crossdistill
-from crossdistill.core.errors import ImageError, StudyError
-from crossdistill.core.progress import Advance, Progress
-from crossdistill.core.registry import Plugin
+from crossdistill.core.errors import CrossdistillError, ImageError, StudyError
+from crossdistill.core.progress import Advance, Progress, Stopwatch
 from crossdistill.core.seeds import key
-from crossdistill.core.store import locked, write_atomically, write_json
+from crossdistill.core.store import locked, write_json
 from crossdistill.core.types import ImageSet, ProbeImages
-from crossdistill.probes._array_file import ArrayFile
-from crossdistill.probes._preview import rows_of_different_classes, write_preview
+from crossdistill.probes._formats import FORMATS, write_format
+from crossdistill.probes._growing import JOURNAL, GrowingFiles
+from crossdistill.probes._manifest import manifest
+from crossdistill.probes._preview import N_ROWS, preview_built, preview_of
 from crossdistill.probes._probe_set import ProbeSet, open_probe_set
-from crossdistill.probes._recipe import FORMAT, Level, Recipe, fingerprint, probe_key, probe_recipe, recipe_key, text
+from crossdistill.probes._recipe import PRESETS, Order, Recipe, fingerprint, probe_key, probe_recipe, text
+from crossdistill.probes._supplies import ONE_PER_IMAGE, StoredRows, Supplies, Supply, used_supplies, wanted_supplies
+from crossdistill.probes._treatment import Job, Treatment, apply_probe, blocks, treated
 
-__all__ = ["ProbeSet", "Recipe", "build_probe_set", "open_probe_set", "probe_key", "probe_recipe"]
+__all__ = [
+    "FORMATS",
+    "PRESETS",
+    "ProbeSet",
+    "Recipe",
+    "Supplies",
+    "Supply",
+    "apply_probe",
+    "build_probe_set",
+    "open_probe_set",
+    "preview_probe",
+    "probe_key",
+    "probe_recipe",
+    "wanted_supplies",
+    "write_format",
+]
 
-BLOCK_BYTES = 2**24  # of clean images handed to a probe at once
+SECONDS_BETWEEN_LINES = 30  # of progress, where there is no terminal
+SUPPLIED = "supplied-"  # files of what the probe was given: not part of the set
 
 
 def build_probe_set(
@@ -40,158 +56,164 @@ def build_probe_set(
     draws: int | None = None,
     seed: int = 0,
     folder: Path,
+    supplies: Mapping[str, Supply] = {},
     progress: Progress | None = None,
+    workers: int | None = None,
 ) -> ProbeSet:
     """The probe set `folder`/NAME-HASH of these images: opened where it exists, built else; row i of `images` has index i.
 
-    `levels` and `draws` take the place of the preset's. A set appears under its name only when it is whole.
-    Raises ImageError where the probe can treat no image, StudyError where another process builds the same set or nothing can be
-    written, and what `probe_recipe` and `open_probe_set` raise.
+    `levels` and `draws` take the place of the preset's; `supplies` are masks, encoder and styles, where the probe asks for them.
+    A set appears under its name only when it is whole; an interrupted build leaves its blocks in the hidden folder
+    `.NAME-HASH.part`, and the same call goes on from there. `workers` processes share the work (None: as many as there are
+    cores, where it is worth it); the bytes do not depend on them. Raises ImageError where the probe can treat no image,
+    StudyError where another process builds the same set or nothing can be written, and what `probe_recipe` and
+    `open_probe_set` raise.
     """
     if not len(images):
         raise ImageError(f"probe '{name}' was given no images")
     recipe = probe_recipe(name, images.size, preset=preset, levels=levels, draws=draws)
-    source = fingerprint(images)
-    final = Path(folder) / f"{name}-{recipe_key(recipe, seed, source)}"
+    order = Order(recipe, images, seed, fingerprint(images), used_supplies(recipe.plugin, supplies))
+    final = Path(folder) / f"{name}-{order.key}"
     if final.exists():
         return open_probe_set(final)
     part = final.with_name(f".{final.name}.part")
     with locked(part, f"the probe set {final} is being built by another process: wait for it, then give the same command again"):
-        try:
-            if not final.exists():  # else another process finished between the look above and the lock
-                _empty(part)
-                _build(recipe, images, seed, source, part, progress or Progress(quiet=True))
-                part.rename(final)
-                (final / ".lock").unlink()
-        except OSError as error:
-            raise StudyError(f"cannot write {part}: {error.strerror or error}. Free some space or choose another folder.") from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        if final.exists():  # another process finished between the look above and the lock
+            shutil.rmtree(part)
+        else:
+            with _kept_unless_wrong(part):
+                _build(order, part, progress or Progress(quiet=True), workers)
+                _publish(part, final)
     return open_probe_set(final)
 
 
-def _empty(folder: Path) -> None:
-    """Remove what a killed process left, except the lock that we hold."""
-    for path in folder.iterdir():
-        if path.name != ".lock":
-            path.unlink()
+@contextlib.contextmanager
+def _kept_unless_wrong(part: Path) -> Iterator[None]:
+    """Leave an unfinished folder to go on from, but not what a probe that breaks its contract has made."""
+    try:
+        yield
+    except StudyError:  # nothing more can be written
+        raise
+    except (CrossdistillError, ValueError, TypeError):
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    except OSError as error:
+        raise StudyError(
+            f"cannot write {part}: {error.strerror or error}. Free some space, and the same command goes on from there; or delete that "
+            "folder and choose another one."
+        ) from error
 
 
-def _build(recipe: Recipe, images: ImageSet, seed: int, source: str, folder: Path, progress: Progress) -> None:
-    kept: np.ndarray | None = None
-    hashes, entries = {}, []
-    total = len(recipe.levels) * recipe.draws * len(images)
-    with progress.bar(f"probe {recipe.plugin.name}", total) as advance:
-        for number in range(len(recipe.levels)):
-            kept, level_hashes = _write_level(recipe, number, images, seed, folder, advance, kept)
-            hashes |= level_hashes
-            entries.append(_level_entry(recipe, number, folder, level_hashes))
-    assert kept is not None
+def preview_probe(
+    name: str,
+    images: ImageSet,
+    *,
+    preset: str = "quick",
+    levels: Sequence[Mapping[str, Any]] | None = None,
+    seed: int = 0,
+    supplies: Mapping[str, Supply] = {},
+    n_rows: int = N_ROWS,
+) -> bytes:
+    """The preview picture of a probe on images of different classes, as PNG; nothing else of the set is made.
+
+    Takes and raises what `build_probe_set` does.
+    """
+    recipe = probe_recipe(name, images.size, preset=preset, levels=levels, draws=1)
+    return preview_of(Order(recipe, images, seed, "", used_supplies(recipe.plugin, supplies)), n_rows)
+
+
+def _publish(part: Path, final: Path) -> None:
+    """Give a whole set its name; what only served the building goes last, since it is needed should we be killed before."""
+    part.rename(final)
+    for path in (*final.glob(f"{SUPPLIED}*.npy"), *final.glob("clean-images.npy"), final / JOURNAL, final / ".lock"):
+        path.unlink(missing_ok=True)
+
+
+def _build(order: Order, folder: Path, progress: Progress, workers: int | None) -> None:
+    files = GrowingFiles(folder)
+    if files.done:
+        progress.line(f"probe {order.name}: going on with what {folder} holds")
+    n_passes = len(order.recipe.levels) * order.recipe.draws
+    with _telling(progress, f"probe {order.name}", n_passes * len(order.images)) as advance:
+        supplies = {name: _stored(name, supply, order, files, advance) for name, supply in order.supplies.items()}
+        kept = _fill(replace(order, supplies=supplies), files, workers, advance)
+    if "columns" not in files.done:
+        files.append("columns", len(kept), _columns(order.images, kept))
+    for file in files.files.values():
+        file.complete()
+    hashes = {file.path.name: file.sha256 for file in files.files.values() if not file.path.name.startswith(SUPPLIED)}
+    preview_built(order, kept, folder)
+    write_json(folder / "manifest.json", manifest(order, len(kept), folder, hashes))
+
+
+@contextlib.contextmanager
+def _telling(progress: Progress, what: str, total: int) -> Iterator[Advance]:
+    """A bar on a terminal, else a line now and then."""
+    watch, done, told = Stopwatch(), 0, 0.0
+    with progress.bar(what, total) as advance_bar:
+
+        def advance(units: int, note: str) -> None:
+            nonlocal done, told
+            done += units
+            advance_bar(units, note)
+            if not progress.interactive and watch.seconds - told > SECONDS_BETWEEN_LINES:
+                told = watch.seconds
+                progress.line(f"{what}: {done / total:.0%} after {told:.0f} s, now {note}")
+
+        yield advance
+
+
+def _stored(name: str, supply: Supply, order: Order, files: GrowingFiles, advance: Advance) -> Supply:
+    """The supply, read from a file where it gives one costly array for each image; the file is filled here first."""
+    ids = text(order.images.ids)
+    if name not in ONE_PER_IMAGE or len(np.unique(ids)) < len(ids):
+        return supply
+    stem = SUPPLIED + name
+    for rows in blocks(order.images, order.recipe.plugin.facts["block"], files.done.get(name, 0)):
+        advance(0, name)
+        files.append(name, rows.stop, {stem: supply.of(order.images.subset(np.asarray(rows)))})
+    files.files[stem].complete()
+    return replace(supply, of=StoredRows(files.files[stem].path, ids))
+
+
+def _fill(order: Order, files: GrowingFiles, workers: int | None, advance: Advance) -> np.ndarray:
+    """Treat every block that is not there yet, level after level and draw after draw; gives the kept rows, the same for all."""
+    kept = np.zeros(len(order.images), bool)
+    if "kept_index" in files.files:
+        kept[files.files["kept_index"].read()] = True
+    jobs = []
+    for level, level_name in enumerate(order.recipe.level_names):
+        for draw in range(order.recipe.draws):
+            done = files.done.get(_step(level, draw), 0)
+            advance(done, level_name)
+            seed = key(order.seed, "probe", order.name, draw)
+            jobs += [Job(level, draw, seed, r.start, r.stop) for r in blocks(order.images, order.recipe.plugin.facts["block"], done)]
+    treatment = Treatment(order.recipe, order.images, order.supplies)
+    with contextlib.closing(treated(treatment, jobs, workers, files.folder)) as all_made:
+        for job, made in all_made:
+            _take_in(job, made, files, kept, order.name)
+            advance(job.stop - job.start, order.recipe.level_names[job.level])
+    return np.flatnonzero(kept)
+
+
+def _step(level: int, draw: int) -> str:
+    return f"level {level}, draw {draw}"
+
+
+def _take_in(job: Job, made: ProbeImages, files: GrowingFiles, kept: np.ndarray, name: str) -> None:
+    """Append a treated block; the first pass says which rows are kept, and the others must agree."""
+    arrays = {f"{stem}-{job.level}": values for stem, values in {"images": made.images, **made.factors}.items()}
+    if (job.level, job.draw) == (0, 0):
+        kept[made.kept_index + job.start] = True
+        arrays["kept_index"] = (made.kept_index + job.start).astype(np.int64)
+        if job.stop == len(kept) and not kept.any():
+            raise ImageError(f"probe '{name}' could treat none of the {len(kept)} images")
+    elif not np.array_equal(np.flatnonzero(kept[job.start : job.stop]), made.kept_index):
+        raise ValueError(f"probe '{name}' kept other images at another level or draw: it must keep the same ones, in order")
+    files.append(_step(job.level, job.draw), job.stop, arrays)
+
+
+def _columns(images: ImageSet, kept: np.ndarray) -> dict[str, np.ndarray]:
+    """What comes from the clean images: one row for each that was kept."""
     clean = {"labels": images.labels, "ids": text(images.ids)} | {f"clean-{name}": values for name, values in images.factors.items()}
-    for stem, values in {"kept_index": kept, **{stem: values[kept] for stem, values in clean.items()}}.items():
-        with ArrayFile(folder / f"{stem}.npy") as file:
-            file.append(values)
-        hashes[f"{stem}.npy"] = file.sha256
-    manifest = _manifest(recipe, images, seed, source, len(kept)) | {"levels": entries, "sha256": hashes}
-    _write_preview(recipe, images, kept, folder)
-    write_json(folder / "manifest.json", manifest)
-
-
-def _write_level(
-    recipe: Recipe, number: int, images: ImageSet, seed: int, folder: Path, advance: Advance, kept: np.ndarray | None
-) -> tuple[np.ndarray, dict[str, str]]:
-    """Write all draws of one level; gives the kept rows and {file: SHA-256}. `kept` are those of the levels before."""
-    files: dict[str, ArrayFile] = {}
-    with ExitStack() as stack:
-        for draw in range(recipe.draws):
-            kept_now = []
-            draw_key = key(seed, "probe", recipe.plugin.name, draw)
-            for rows in _blocks(images):
-                made = _apply(recipe.plugin, recipe.levels[number], images, rows, draw_key)
-                for name, values in {"images": made.images, **made.factors}.items():
-                    if name not in files:
-                        files[name] = stack.enter_context(ArrayFile(folder / f"{name}-{number}.npy"))
-                    files[name].append(values)
-                kept_now.append(made.kept_index + rows.start)
-                advance(len(rows), recipe.level_names[number])
-            kept_now = np.concatenate(kept_now)
-            if kept is not None and not np.array_equal(kept, kept_now):
-                raise ValueError(f"probe '{recipe.plugin.name}' kept other images at another level or draw: it must keep the same ones")
-            kept = kept_now
-    assert kept is not None
-    if not len(kept):
-        raise ImageError(f"probe '{recipe.plugin.name}' could treat none of the {len(images)} images")
-    return kept, {file.path.name: file.sha256 for file in files.values()}
-
-
-def _blocks(images: ImageSet) -> Iterator[range]:
-    rows = max(1, BLOCK_BYTES // (3 * images.size[0] * images.size[1]))
-    for start in range(0, len(images), rows):
-        yield range(start, min(start + rows, len(images)))
-
-
-def _apply(plugin: Plugin, level: Level, images: ImageSet, rows: range, seed: int) -> ProbeImages:
-    """Call the probe with what its positional parameters name, and hold it to its contract."""
-    block = slice(rows.start, rows.stop)
-    supplies = {"images": images.images[block], "labels": images.labels[block], "index": np.arange(rows.start, rows.stop), "seed": seed}
-    parameters = inspect.signature(plugin.function).parameters.values()
-    wanted = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
-    missing = [name for name in wanted if name not in supplies]
-    if missing:
-        raise TypeError(f"probe '{plugin.name}' asks for {', '.join(missing)}; what can be supplied: {', '.join(supplies)}")
-    made = plugin.function(*(supplies[name] for name in wanted), **level)
-    if made.images.dtype != np.uint8 or made.images.shape[:2] != (len(made.kept_index), 3):
-        raise ValueError(f"probe '{plugin.name}' must return uint8 [kept, 3, height, width], got {made.images.dtype} {made.images.shape}")
-    if not np.array_equal(made.labels, supplies["labels"][made.kept_index]):
-        raise ValueError(f"probe '{plugin.name}' returned labels that are not those of the images it kept")
-    return made
-
-
-def _level_entry(recipe: Recipe, number: int, folder: Path, hashes: Mapping[str, str]) -> dict[str, Any]:
-    pixels = np.load(folder / f"images-{number}.npy", mmap_mode="r")
-    entry = {"name": recipe.level_names[number], "settings": recipe.levels[number], "size": list(pixels.shape[2:])}
-    entry["sha256"] = hashes[f"images-{number}.npy"]
-    stems = [file.removesuffix(f"-{number}.npy") for file in hashes]
-    entry["factors"] = {stem: _summary(np.load(folder / f"{stem}-{number}.npy", mmap_mode="r")) for stem in stems if stem != "images"}
-    return entry
-
-
-def _summary(values: np.ndarray) -> dict[str, float] | None:
-    if values.ndim > 1:
-        return None
-    return {"median": float(np.median(values)), "smallest": float(values.min()), "largest": float(values.max())}
-
-
-def _manifest(recipe: Recipe, images: ImageSet, seed: int, source: str, n_kept: int) -> dict[str, Any]:
-    plugin = recipe.plugin
-    return {
-        "format": FORMAT,
-        "probe": plugin.name,
-        "summary": plugin.summary,
-        "isolates": plugin.facts["isolates"],
-        "version": plugin.version,
-        "source_hash": plugin.source_hash,
-        "draws": recipe.draws,
-        "seed": seed,
-        "n_images": len(images),
-        "n_kept": n_kept,
-        "source": {
-            "fingerprint": source,
-            "size": list(images.size),
-            "class_names": list(images.class_names),
-            "factors": list(images.factors),
-            "provenance": json.loads(json.dumps(dict(images.provenance), default=str)),
-        },
-        "software": {"crossdistill": crossdistill.__version__}
-        | {package: version(package) for package in ("numpy", "scipy", "scikit-image", "pillow")},
-    }
-
-
-def _write_preview(recipe: Recipe, images: ImageSet, kept: np.ndarray, folder: Path) -> None:
-    rows = rows_of_different_classes(images.labels[kept])
-    columns = [
-        (name, np.load(folder / f"images-{number}.npy", mmap_mode="r")[rows])  # draw 0 stands first
-        for number, name in enumerate(recipe.level_names)
-    ]
-    clean = images.subset(kept[rows])
-    write_atomically(folder / "preview.png", lambda file: write_preview(file, recipe.plugin.name, clean, columns))
+    return {stem: values[kept] for stem, values in clean.items()}

@@ -12,6 +12,7 @@ from crossdistill.core.registry import Plugin
 from crossdistill.core.store import digest
 from crossdistill.core.types import ImageSet
 from crossdistill.probes._array_file import array_sha256
+from crossdistill.probes._supplies import Supplies, Supply, used_supplies
 
 FORMAT = 1  # of the files of a probe set
 PRESETS = ("quick", "full")
@@ -80,9 +81,12 @@ def fingerprint(images: ImageSet) -> str:
     return digest({"arrays": parts, "class_names": list(images.class_names)})
 
 
-def probe_key(name: str, levels: Sequence[Mapping[str, Any]], draws: int, seed: int, images: ImageSet) -> str:
+def probe_key(
+    name: str, levels: Sequence[Mapping[str, Any]], draws: int, seed: int, images: ImageSet, supplies: Mapping[str, Supply] = {}
+) -> str:  # fmt: skip
     """16 hexadecimal digits that name a probe set by all that its bytes depend on."""
-    return recipe_key(Recipe(registry.get("probe", name), tuple(dict(level) for level in levels), draws), seed, fingerprint(images))
+    recipe = Recipe(registry.get("probe", name), tuple(dict(level) for level in levels), draws)
+    return Order(recipe, images, seed, fingerprint(images), used_supplies(recipe.plugin, supplies)).key
 
 
 def text(values: np.ndarray) -> np.ndarray:
@@ -90,17 +94,31 @@ def text(values: np.ndarray) -> np.ndarray:
     return np.asarray(values).astype(str)
 
 
-def recipe_key(recipe: Recipe, seed: int, source: str) -> str:
-    """16 hexadecimal digits for a recipe applied to images of the fingerprint `source`."""
-    plugin = recipe.plugin
-    return digest(
-        {
+@dataclass(frozen=True)
+class Order:
+    """All that the bytes of a set depend on."""
+
+    recipe: Recipe
+    images: ImageSet
+    seed: int
+    source: str  # fingerprint of the images
+    supplies: Supplies  # those that the probe asks for, and no others
+
+    @property
+    def name(self) -> str:
+        return self.recipe.plugin.name
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits that name all this."""
+        given = {name: supply.identity for name, supply in self.supplies.items()}
+        content = {
             "format": FORMAT,
-            "probe": plugin.name,
-            "version": plugin.identity,
-            "levels": list(recipe.levels),
-            "draws": recipe.draws,
-            "seed": seed,
-            "source": source,
+            "probe": self.name,
+            "version": self.recipe.plugin.identity,
+            "levels": list(self.recipe.levels),
+            "draws": self.recipe.draws,
+            "seed": self.seed,
+            "source": self.source,
         }
-    )
+        return digest(content | ({"supplies": given} if given else {}))

@@ -135,7 +135,7 @@ def edges(images: np.ndarray, labels: np.ndarray, *, sigma: float = 1.0, polarit
     """Edge maps uint8 [images, 3, height, width]: lines in `polarity` on the other colour, three equal channels.
 
     `sigma` is the smoothing before, in pixels, 0 to 16. An image without any contour comes back blank; factor `edge_pixels` counts the
-    pixels on lines. Raises SettingError for a sigma out of range and a polarity that is neither.
+    pixels on lines. No level gives the clean images. Raises SettingError for a sigma out of range and a polarity that is neither.
     """
     if not 0 <= sigma <= 16:
         raise SettingError(f"sigma must be 0 to 16 pixels, got {sigma}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossdistill.core.records import InheritanceRow, RunRecord, Verdict
-from crossdistill.report.sentences import plain, quantity, shown_verdict
+from crossdistill.report.names import measured, plain, shown_verdict
 from crossdistill.report.study_files import PlannedPair, StudyFiles
 from crossdistill.report.tables import Series, find_figure, series_of
 from crossdistill.report.words import known
@@ -136,7 +136,7 @@ def _inheritance_point(row: InheritanceRow, limit: float) -> dict[str, Any]:
     shown = verdict != "not_measurable"
     low, high = _in_points(row.low, shown), _in_points(row.high, shown)
     return {
-        "figure": re.sub(" on (.*) images", r" (\1)", quantity(row)),  # short: a band is as wide as a phone
+        "figure": re.sub(" on (.*) images", r" (\1)", measured(row)),  # short: a band is as wide as a phone
         "method": row.method,
         "verdict": verdict,
         "difference": _cut(_in_points(row.difference, shown), limit),

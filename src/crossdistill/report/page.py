@@ -8,12 +8,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from crossdistill.core.records import InheritanceRow, RunRecord, Verdict
+from crossdistill.core.records import CEILING, InheritanceRow, RunRecord, Verdict
 from crossdistill.core.store import write_text
 from crossdistill.report import charts, sentences, tables
 from crossdistill.report.charts import LegendItem
-from crossdistill.report.pictures import data_uri, picture_size
-from crossdistill.report.study_files import PlannedPair, Probe, StudyFiles, read_study
+from crossdistill.report.figure_tables import figure_tables
+from crossdistill.report.names import MEANINGS, TITLES, capitalised, plain, quantity, shown_verdict
+from crossdistill.report.probe_section import probe_picture, short_remark
+from crossdistill.report.study_files import PlannedPair, StudyFiles, read_study
 from crossdistill.report.words import count, listed, percent
 
 FEWEST_LEVELS = 3  # a curve of fewer levels is labelled so
@@ -44,25 +46,6 @@ class PairAnswer:
     title: str
     methods: list[MethodAnswer]
     svg: str
-
-
-@dataclass(frozen=True)
-class FigureTable:
-    """A table under its heading, with an explanation. The page opens with the tables that most readers want unfolded."""
-
-    heading: str
-    note: str
-    table: tables.Table
-    unfolded: bool
-
-
-@dataclass(frozen=True)
-class ProbePicture:
-    """A probe with its preview as a data address."""
-
-    probe: Probe
-    address: str | None
-    size: tuple[int, int] | None
 
 
 def build_page(folder: Path) -> Path:
@@ -113,10 +96,10 @@ def _contents(study: StudyFiles) -> dict[str, Any]:
         notes=sentences.weak_teachers(study.pairs, study.results) + sentences.notes(study.records),
         verdict_legend=_verdict_legend(headline),
         contrasts=tables.contrast_table(study.inheritance) if study.inheritance else None,
-        figure_tables=_figure_tables(study),
+        figure_tables=figure_tables(study),
         curves=_curves(study),
         series_legends=[(pair.title, _series_legend(pair)) for pair in study.pairs],
-        probe_pictures=[_probe_picture(probe) for probe in study.probes],
+        probe_pictures=[probe_picture(study, probe) for probe in study.probes],
         training=_training(study),
         training_legend=_training_legend(study),
         cost=tables.cost_table(study.records) if study.records else None,
@@ -145,13 +128,15 @@ def _facts(study: StudyFiles) -> str:
     sides = size if isinstance(size, list | tuple) else [size, size]
     classes = images.get("class_names") or ()
     teachers = sum(record.arm == "teacher" for record in study.records)
-    students = sum(record.arm != "teacher" for record in study.records)
+    ceilings = sum(record.arm == CEILING for record in study.records)
+    students = len(study.records) - teachers - ceilings
     parts = [
         f"Images: {images['source']}" if images.get("source") else "",
         listed(splits),
         f"{sides[0]} by {sides[1]} pixels" if size else "",
         f"{len(classes)} classes" if classes else "",
         f"{count(teachers, 'teacher')} and {count(students, 'student')} trained" if study.records else "nothing trained yet",
+        f"{count(ceilings, 'network')} trained on probes for their signal gate" if ceilings else "",
     ]
     return ", ".join(part for part in parts if part) + "."
 
@@ -171,65 +156,18 @@ def _answers(study: StudyFiles, headline: list[InheritanceRow]) -> Iterator[Pair
 
 def _method_answer(study: StudyFiles, pair: PlannedPair, method: str, rows: list[InheritanceRow]) -> MethodAnswer:
     found = sentences.verdict_sentences(rows, one_teacher_checkpoint=study.one_teacher_checkpoint)
-    figures = {sentences.capitalised(sentences.quantity(row)): tables.in_words(study, pair, row) for row in rows}
+    figures = {capitalised(quantity(row)): tables.in_words(study, pair, row) for row in rows}
     return MethodAnswer(method, sentences.evidence(rows), [(sentence, figures.get(sentence.subject, "")) for sentence in found])
 
 
 def _verdict_legend(rows: list[InheritanceRow]) -> list[LegendItem]:
     """The verdicts that occur, and no others."""
-    occurring: set[Verdict] = {sentences.shown_verdict(row) for row in rows}
+    occurring: set[Verdict] = {shown_verdict(row) for row in rows}
     return [
-        LegendItem(title, charts.VERDICT_COLOURS[verdict], charts.VERDICT_SHAPES[verdict], sentences.MEANINGS[verdict])
-        for verdict, title in sentences.TITLES.items()
+        LegendItem(title, charts.VERDICT_COLOURS[verdict], charts.VERDICT_SHAPES[verdict], MEANINGS[verdict])
+        for verdict, title in TITLES.items()
         if verdict in occurring
     ]
-
-
-def _figure_tables(study: StudyFiles) -> list[FigureTable]:
-    """Accuracy, retention, choices between cues, agreement with the teacher, and whatever else was measured."""
-    measured = list(dict.fromkeys(row.metric for row in study.results if row.metric != "seed_ratio"))
-    groups = {heading: [metric for metric in measured if metric.startswith(starts)] for heading, (starts, _) in _GROUPS.items()}
-    grouped = {metric for metrics in groups.values() for metric in metrics}
-    groups["Other figures"] = [metric for metric in measured if metric not in grouped]
-    found = []
-    for heading, metrics in groups.items():
-        _, note = _GROUPS.get(heading, ((), ""))
-        # On the clean images all cues name nearly always the same class, so that choices mean something on their own sets only.
-        sets = study.extra_sets if heading == CHOICES and study.extra_sets else None
-        table = tables.metric_table(study, heading, metrics, sets)
-        if metrics and table:
-            note += _chance_note(study) if heading == ACCURACY else ""
-            found.append(FigureTable(heading, note, table, unfolded=heading in (ACCURACY, CHOICES)))
-    return found
-
-
-ACCURACY, CHOICES = "Accuracy", "Choices between cues"
-
-_GROUPS = {
-    ACCURACY: (
-        ("accuracy",),
-        "Mean over the runs, and below it the lowest and the highest run, or the 95 % interval over images where there is one run.",
-    ),
-    CHOICES: (
-        ("cue_choice_", "shape_bias"),
-        "Which cue the answers follow where the cues of one image name different classes, so that no answer is right: "
-        "the share of answers that name each. Shape bias is the share of shape among the answers that name shape or texture.",
-    ),
-    "Retention": (
-        ("retention",),
-        "The part of the clean accuracy above chance that is left on the probe: 100 % is all of it, 0 % is chance. "
-        "It is not measurable for a network that is not clearly above chance on clean images.",
-    ),
-    "Agreement with the teacher": (
-        ("fidelity",),
-        "How often a student gives its teacher's answer, right or wrong, and how far its probabilities are from the teacher's "
-        "(in nats, 0 is equal). The independent students show how much agreement there is where nothing was taught.",
-    ),
-}
-
-
-def _chance_note(study: StudyFiles) -> str:
-    return f" A guess is right in {percent(study.chance)} of cases; figures near that are marked." if study.chance else ""
 
 
 def _curves(study: StudyFiles) -> list[tuple[PlannedPair, list[Drawing]]]:
@@ -237,7 +175,7 @@ def _curves(study: StudyFiles) -> list[tuple[PlannedPair, list[Drawing]]]:
     probes = [probe for probe, levels in study.level_order.items() if any(levels) and probe != "clean"]
     for pair in study.pairs:
         drawn = [(probe, charts.accuracy_curves(study, pair, probe)) for probe in probes]
-        drawings = [Drawing(sentences.plain(probe), drawing, _curve_remark(study, probe)) for probe, drawing in drawn if drawing]
+        drawings = [Drawing(plain(probe), drawing, _curve_remark(study, probe)) for probe, drawing in drawn if drawing]
         if drawings:
             by_pair.append((pair, drawings))
     return by_pair
@@ -245,18 +183,13 @@ def _curves(study: StudyFiles) -> list[tuple[PlannedPair, list[Drawing]]]:
 
 def _curve_remark(study: StudyFiles, probe: str) -> str:
     levels = [level for level in study.level_order[probe] if level != "auc"]
-    return f"a curve of {count(len(levels), 'level')} only" if len(levels) < FEWEST_LEVELS else ""
+    short = f"a curve of {count(len(levels), 'level')} only" if len(levels) < FEWEST_LEVELS else ""
+    return "; ".join(part for part in (short, short_remark(study, probe)) if part)
 
 
 def _series_legend(pair: PlannedPair) -> list[LegendItem]:
     colours = charts.series_colours(tables.series_of(pair))
     return [LegendItem(name, colours[name], charts.SERIES_SHAPES[i % len(charts.SERIES_SHAPES)]) for i, name in enumerate(colours)]
-
-
-def _probe_picture(probe: Probe) -> ProbePicture:
-    if probe.preview is None:
-        return ProbePicture(probe, None, None)
-    return ProbePicture(probe, data_uri(probe.preview), picture_size(probe.preview))
 
 
 def _training_legend(study: StudyFiles) -> list[LegendItem]:

@@ -4,35 +4,15 @@ The sentences are made from the rows of `inheritance.parquet` alone. With fewer 
 whatever a table may claim: the difference and its interval are reported, and the number of runs that a verdict would need.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 from crossdistill.compare.verdicts import ENOUGH_RUNS, SMALL
 from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord, Verdict
+from crossdistill.report.names import TITLES, capitalised, quantity, shown_verdict
 from crossdistill.report.study_files import PlannedPair
 from crossdistill.report.words import SPACE, count, interval, known, listed, percent, points, points_with_interval, size_in_points
-
-TITLES: Mapping[Verdict, str] = {
-    "inherited": "Inherited",
-    "moved_away": "Moved away",
-    "equivalent": "No difference",
-    "unresolved": "Unresolved",
-    "nothing_to_inherit": "Nothing to inherit",
-    "method_did_not_act": "Method did not act",
-    "not_measurable": "Not measurable",
-}
-"""The verdicts in the words of the page, those that say most first."""
-
-MEANINGS: Mapping[Verdict, str] = {
-    "inherited": "the interval lies off zero, on the teacher's side of the independent students",
-    "moved_away": "the interval lies off zero, on the side away from the teacher",
-    "equivalent": "the whole interval lies inside the margin around zero",
-    "unresolved": "these runs cannot tell the difference from zero, or are too few for a verdict",
-    "nothing_to_inherit": "teacher and independent students do not differ, so there is nothing to take over",
-    "method_did_not_act": "the student answers no more like its teacher than an independent student does",
-    "not_measurable": "a network is too close to chance, or there are too few runs, for this figure to mean anything",
-}
 
 _IN_GROUPS: tuple[Verdict, ...] = ("nothing_to_inherit", "method_did_not_act", "not_measurable")
 
@@ -51,33 +31,6 @@ class Sentence:
     @property
     def title(self) -> str:
         return TITLES[self.verdict]
-
-
-def shown_verdict(row: InheritanceRow) -> Verdict:
-    """The row's verdict; `unresolved` where it claims more than fewer than five runs an arm can carry."""
-    too_bold = row.n_runs < ENOUGH_RUNS and row.verdict in ("inherited", "moved_away", "equivalent")
-    return "unresolved" if too_bold else row.verdict
-
-
-def quantity(row: InheritanceRow) -> str:
-    """What was measured, in words: "clean accuracy", "scramble accuracy at grid=4", "texture choices on conflict images".
-
-    The metric's own name serves where no better word is known, so that a new metric needs no change here.
-    """
-    level = "" if row.level_or_auc in ("", "auc") else f" at {row.level_or_auc}"
-    probe = plain(row.probe)
-    if row.metric == "accuracy":
-        return f"{probe} accuracy{level}"
-    return f"{metric_words(row.metric)} on {probe} images{level}"
-
-
-def metric_words(metric: str) -> str:
-    """A metric's name in words.
-
-    >>> metric_words("cue_choice_shape"), metric_words("shape_bias")
-    ('shape choices', 'shape bias')
-    """
-    return f"{plain(metric.removeprefix('cue_choice_'))} choices" if metric.startswith("cue_choice_") else plain(metric)
 
 
 def headline_rows(rows: Sequence[InheritanceRow]) -> list[InheritanceRow]:
@@ -354,21 +307,3 @@ def weak_teachers(pairs: Sequence[PlannedPair], results: Sequence[ResultRow]) ->
 def _clean_accuracy(results: Sequence[ResultRow], arm: str, network: str) -> list[float]:
     rows = [row for row in results if (row.arm, row.student, row.probe, row.metric) == (arm, network, "clean", "accuracy")]
     return [row.value for row in rows if row.value is not None]
-
-
-def plain(name: str) -> str:
-    """A name of the code as words.
-
-    >>> plain("localized_noise")
-    'localized noise'
-    """
-    return name.replace("_", " ")
-
-
-def capitalised(text: str) -> str:
-    """The text with its first letter in upper case and the rest untouched.
-
-    >>> capitalised("scramble accuracy at SLIC")
-    'Scramble accuracy at SLIC'
-    """
-    return text[:1].upper() + text[1:]

@@ -2,24 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from crossdistill.compare import read_table
+from crossdistill.compare.gates import TOO_LITTLE_SIGNAL
 from crossdistill.core.errors import StudyError
-from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord
+from crossdistill.core.records import GateStatus, InheritanceRow, ResultRow, RunRecord
 from crossdistill.core.store import read_json
+from crossdistill.report.probe_files import Gate, Probe, read_probes, with_controls
 
-
-@dataclass(frozen=True)
-class Probe:
-    """One probe set: its manifest, and its preview picture where there is one."""
-
-    name: str
-    isolates: str
-    level_names: tuple[str, ...]
-    draws: int
-    preview: Path | None
+R = TypeVar("R", ResultRow, InheritanceRow)
 
 
 @dataclass(frozen=True)
@@ -69,12 +63,35 @@ class StudyFiles:
     @property
     def extra_sets(self) -> tuple[str, ...]:
         """Observed sets that are neither the clean test images nor a probe of them, such as the cue conflict."""
-        probes = {"clean", *(probe.name for probe in self.probes), *(row.probe for row in self.results if row.metric == "retention")}
+        probes = {"clean", *_probe_names(self.probes, self.results)}
         return tuple(dict.fromkeys(row.probe for row in self.results if row.probe not in probes))
+
+    @cached_property
+    def gates(self) -> dict[tuple[str, str], Gate]:
+        """{(probe, level): what became of its signal gate}, as far as networks were observed."""
+        reasons = {(row.probe, row.level): row.reason for row in self.results if (row.reason or "").startswith(TOO_LITTLE_SIGNAL)}
+        places: dict[tuple[str, str], GateStatus] = {(row.probe, row.level): row.signal_gate for row in self.results if row.signal_gate}
+        return {place: Gate(status, reasons.get(place)) for place, status in places.items()}
+
+    @cached_property
+    def control_of(self) -> dict[str, str]:
+        """{control: the probe that it controls}."""
+        return {probe.name: probe.control_of for probe in self.probes if probe.control_of}
+
+    @cached_property
+    def token_aligned(self) -> set[tuple[str, str, str]]:
+        """{(network, probe, level)} where the probe's tiles are whole patches of the network."""
+        grids = {record.student: record.patch_grid for record in self.records if record.patch_grid}
+        return {
+            (network, probe.name, level) for network, grid in grids.items() for probe in self.probes for level in probe.aligned_levels(grid)
+        }
 
     @property
     def level_order(self) -> dict[str, tuple[str, ...]]:
-        """The levels of each probe, mildest first; a manifest knows them best, else the table's order is kept."""
+        """The levels of each probe, mildest first; a manifest knows them best, else the table's order is kept.
+
+        A control follows the probe that it controls.
+        """
         order: dict[str, list[str]] = {}
         for row in self.results:
             levels = order.setdefault(row.probe, [])
@@ -83,7 +100,7 @@ class StudyFiles:
         for probe in self.probes:
             seen = order.get(probe.name, [])
             order[probe.name] = [*probe.level_names, *(level for level in seen if level not in probe.level_names)]
-        return {probe: tuple(levels) for probe, levels in order.items()}
+        return {probe: tuple(order[probe]) for probe in with_controls(list(order), self.control_of)}
 
 
 def read_study(folder: Path) -> StudyFiles:
@@ -95,34 +112,41 @@ def read_study(folder: Path) -> StudyFiles:
             "Give the folder that --out of `crossdistill study run` named."
         )
     plan = read_json(folder / "plan.json") if (folder / "plan.json").exists() else {}
-    planned = {task["run"] for task in plan.get("tasks", ())}  # a changed study may have left runs and probes of its former plan
+    planned = {
+        task["run"] for task in (*plan.get("tasks", ()), *plan.get("ceilings", ()))
+    }  # a changed study may have left runs and probes of its former plan
     found = [path.parent for path in sorted(folder.glob("runs/*/record.json"))]
     records = tuple(RunRecord.load(path) for path in found if not planned or path.name in planned)
-    shown = [path.parent for path in sorted(folder.glob("probes/*/manifest.json"))]
-    results = _rows(folder / "results.parquet", ResultRow)
-    inheritance = _rows(folder / "inheritance.parquet", InheritanceRow)
+    probes = read_probes(folder / "probes", plan)
+    results, inheritance = _rows(folder / "results.parquet", ResultRow), _rows(folder / "inheritance.parquet", InheritanceRow)
+    names = _probe_names(probes, results)
     return StudyFiles(
         folder=folder,
         plan=plan,
         study_text=(folder / "study.yaml").read_text(encoding="utf-8") if (folder / "study.yaml").exists() else "",
         pairs=_pairs(plan, inheritance),
-        results=results,
-        inheritance=inheritance,
+        results=_gated(names, results),
+        inheritance=_gated(names, inheritance),
         records=records,
-        probes=tuple(_probe(path) for path in shown if _is_planned(path.name, plan)),
+        probes=probes,
         failures=_failures(folder / "failures.json"),
         missing=_missing(folder, plan, records),
     )
 
 
-def _is_planned(probe_folder: str, plan: Mapping[str, Any]) -> bool:
-    """Whether the plan's networks are observed on that probe set; without a plan, every set counts."""
-    files = plan.get("observations")
-    return files is None or any(file.startswith(f"{probe_folder}-") for file in files.values())
-
-
 def _rows(path: Path, row_type: type) -> tuple:
     return tuple(read_table(path, row_type)) if path.exists() else ()
+
+
+def _probe_names(probes: Sequence[Probe], results: Sequence[ResultRow]) -> set[str]:
+    """A probe shows the clean test images again, so that it has a retention; a set of its own has none."""
+    return {*(probe.name for probe in probes), *(row.probe for row in results if row.metric == "retention")}
+
+
+def _gated(names: set[str], rows: Sequence[R]) -> tuple[R, ...]:
+    """The rows with a gate for every probe: tables from before there was one say nothing, and it was not run."""
+    lacking = [not row.signal_gate and row.probe in names for row in rows]
+    return tuple(row.model_copy(update={"signal_gate": "not run"}) if bare else row for row, bare in zip(rows, lacking, strict=True))
 
 
 def _pairs(plan: Mapping[str, Any], inheritance: Sequence[InheritanceRow]) -> tuple[PlannedPair, ...]:
@@ -138,18 +162,6 @@ def _pairs(plan: Mapping[str, Any], inheritance: Sequence[InheritanceRow]) -> tu
         if row.method not in methods:
             methods.append(row.method)
     return tuple(PlannedPair(*key, tuple(methods)) for key, methods in found.items())
-
-
-def _probe(folder: Path) -> Probe:
-    manifest = read_json(folder / "manifest.json")
-    preview = folder / "preview.png"
-    return Probe(
-        name=manifest["probe"],
-        isolates=manifest["isolates"],
-        level_names=tuple(level["name"] for level in manifest["levels"]),
-        draws=manifest["draws"],
-        preview=preview if preview.exists() else None,
-    )
 
 
 def _failures(path: Path) -> tuple[tuple[str, str], ...]:

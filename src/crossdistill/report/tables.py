@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord
-from crossdistill.report.sentences import TITLES, metric_words, plain, quantity, shown_verdict
+from crossdistill.report.names import NOT_RUN, TITLES, metric_words, plain, quantity, shown_verdict
+from crossdistill.report.probe_files import Gate
 from crossdistill.report.study_files import PlannedPair, StudyFiles
 from crossdistill.report.words import NO_NUMBER, SPACE, count, duration, figure, interval, known, signed
 
@@ -119,21 +120,43 @@ def metric_table(study: StudyFiles, heading: str, metrics: Sequence[str], sets: 
         for probe, level in levels:
             figures = [find_figure(study, series, probe, level, metric) for _, series in columns]
             if any(figures):
-                names = [metric_words(metric)] * several + [plain(probe), _level_name(level)]
+                control = f"control of {plain(study.control_of[probe])}" if probe in study.control_of else ""
+                names = [metric_words(metric)] * several + [plain(probe), _level_name(level), control]
                 chance = study.chance if metric == "accuracy" else None
-                table.rows.append(_figure_row(table, names, figures, chance))
+                row = _figure_row(table, names, figures, chance, study.gates.get((probe, level)))
+                aligned = [False, *((series.network, probe, level) in study.token_aligned for _, series in columns)]
+                table.rows.append([_aligned(cell) if whole else cell for cell, whole in zip(row, aligned, strict=True)])
     return table if table.rows else None
 
 
-def _figure_row(table: Table, names: list[str], figures: list[Figure | None], chance: float | None) -> list[Cell]:
-    """A row of figures; a remark that all of them share stands at the head of the row, once."""
-    place = len(table.rows)  # keeps the order of the page when a reader sorts back
+ALIGNED = "token-aligned"
+
+
+def _aligned(cell: Cell) -> Cell:
+    """The cell with the remark that the probe's tiles are whole patches of this network."""
+    return replace(cell, small=f"{cell.small}, {ALIGNED}" if cell.small else ALIGNED)
+
+
+def _figure_row(
+    table: Table, names: list[str], figures: list[Figure | None], chance: float | None, gate: Gate | None
+) -> list[Cell]:  # fmt: skip
+    """A row of figures; a remark that all of them share stands at the head of the row, once. Without signal all is grey."""
+    if gate and gate.status == "failed":
+        head = [*names, "signal gate failed"]
+        cells = [replace(_figure_cell(table, found, chance), mark="muted") for found in figures]
+        return [replace(_head_cell(table, head, gate.reason), mark="muted"), *cells]
+    if gate and gate.status == "not run":
+        names = [*names, NOT_RUN]
     remarks = {found.reason for found in figures if found}
     shared = remarks.pop() if len(remarks) == 1 and all(found is None or found.value is not None for found in figures) else None
     if shared:
         figures = [replace(found, reason=None) if found else None for found in figures]
-    head = Cell(names[0], place, ", ".join(name for name in names[1:] if name), table.footnote(shared) if shared else None)
-    return [head] + [_figure_cell(table, found, chance) for found in figures]
+    return [_head_cell(table, names, shared)] + [_figure_cell(table, found, chance) for found in figures]
+
+
+def _head_cell(table: Table, names: list[str], remark: str | None) -> Cell:
+    place = len(table.rows)  # keeps the order of the page when a reader sorts back
+    return Cell(names[0], place, ", ".join(name for name in names[1:] if name), table.footnote(remark) if remark else None)
 
 
 def _networks(study: StudyFiles, metrics: Sequence[str]) -> list[tuple[PlannedPair, Series]]:

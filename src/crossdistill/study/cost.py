@@ -8,10 +8,12 @@ import torch
 from crossdistill.core import registry
 from crossdistill.core.config import MethodConfig, StudyConfig, TrainingConfig
 from crossdistill.core.progress import Progress, Stopwatch
+from crossdistill.core.records import CEILING
 from crossdistill.core.types import Splits, Views
 from crossdistill.ops.modes import evaluating
 from crossdistill.ops.network import Network
 from crossdistill.study.execute import fingerprint, study_splits, what_can_work
+from crossdistill.study.gates import RUN_SEED
 from crossdistill.study.networks import chosen_network, placed
 from crossdistill.study.plan import Plan, Training, WarmUpTask, make_plan
 from crossdistill.study.probes import probed_rows, study_recipe
@@ -23,7 +25,7 @@ TRIAL_IMAGES, TRIALS = 64, 3
 
 
 def planned_cost(config: StudyConfig, *, store: Path, progress: Progress) -> dict[str, Any]:
-    """Every training with what it costs, and the observation of them all.
+    """Every training with what it costs, those that the signal gate may ask for apart, and the observation of them all.
 
     Seconds are an estimate: each network is timed on this machine's CPU, untrained, for forward and backward passes of 64 images
     in its recipe's precision; the best of three counts.
@@ -43,7 +45,9 @@ def planned_cost(config: StudyConfig, *, store: Path, progress: Progress) -> dic
         "forwards": forwards * len(plan.trainings),
         "seconds": round(sum(forwards * seconds[training.network][0] for training in plan.trainings), 1),
     }
-    return {"name": config.name, "trainings": rows, "observation": observation, "primary": [c.model_dump() for c in config.contrasts]}
+    ceilings = _ceiling_costs(config, splits, seconds)
+    primary = [contrast.model_dump() for contrast in config.contrasts]
+    return {"name": config.name, "trainings": rows, "ceilings": ceilings, "observation": observation, "primary": primary}
 
 
 def observed_images(config: StudyConfig, splits: Splits) -> int:
@@ -102,6 +106,20 @@ def _training_cost(
     }
 
 
+def _ceiling_costs(config: StudyConfig, splits: Splits, seconds: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:
+    """What the signal gate may cost: one training for each student and probe, where the probe's levels have one size."""
+    if config.signal_gate == "off":
+        return []
+    rows = []
+    for student in dict.fromkeys(pair.student for pair in config.pairs):
+        recipe = config.recipe(student)
+        visits = recipe.epochs * len(splits.train)
+        for probe in config.probe_names:
+            label = Training(CEILING, student, RUN_SEED, recipe, key="", probe=probe).label
+            rows.append({"label": label, "image_visits": visits, "seconds": round(visits * seconds[student][1], 1)})
+    return rows
+
+
 def _views(method: MethodConfig, splits: Splits) -> tuple[int, int]:
     """How many rows student and teacher see of each image."""
     plugin = registry.get("method", method.name)
@@ -138,6 +156,13 @@ def show_cost(cost: dict[str, Any]) -> None:
     console.print(
         f"observation: {seen['forwards']:,} forward passes ({seen['forwards_per_network']:,} a network), about {_duration(seen['seconds'])}"
     )
+    if ceilings := cost["ceilings"]:
+        console.print(
+            f"signal gate: up to {len(ceilings)} more trainings, about {_duration(sum(row['seconds'] for row in ceilings))} if all were "
+            "needed; each is run only where no network of the study shows that its probe can be read:"
+        )
+        for row in ceilings:
+            console.print(Text(f"  {row['label']}"))
     total = sum(row["seconds"] for row in cost["trainings"]) + seen["seconds"]
     console.print(f"in all about {_duration(total)} on this machine's CPU, estimated from passes of {TRIAL_IMAGES} images a network")
 

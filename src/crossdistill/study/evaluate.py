@@ -1,13 +1,12 @@
 """Profiles of networks that exist already, on clean and probe images; nothing is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from crossdistill.compare import ObservedRun, results_table, write_table
-from crossdistill.core import registry
-from crossdistill.core.errors import SettingError, unknown_name
+from crossdistill.core.errors import SettingError
 from crossdistill.core.progress import Progress
 from crossdistill.core.records import ResultRow, RunRecord
 from crossdistill.core.store import locked
@@ -16,30 +15,31 @@ from crossdistill.images._splits import load_splits, parse_source
 from crossdistill.models._build import build_network, load_network
 from crossdistill.observe import observe
 from crossdistill.ops.network import Network
-from crossdistill.probes._build import build_probe_set
 from crossdistill.study.environment import hardware, software
-from crossdistill.study.probes import observe_probe
+from crossdistill.study.probes import ALL, ProbeJob, chosen_probes, observe_probe
 
 
 def evaluate_networks(
-    networks: Sequence[str], images: str, *, out: Path, probes: Sequence[str] | None, preset: str, store: Path, device: torch.device,
-    progress: Progress,
+    networks: Sequence[str], images: str, *, out: Path, probes: str | None, given: Mapping[str, str | None] = {}, preset: str,
+    store: Path, device: torch.device, progress: Progress,
 ) -> list[ResultRow]:  # fmt: skip
     """Observe each network on the test images, the source's extra sets and the probes; writes and returns results.parquet.
 
     A network is a .safetensors file, a run's folder, or a model's name (its published weights). Raises SettingError where it
-    tells another number of classes apart than the images have.
+    tells another number of classes apart than the images have. `probes` are names separated by commas, or `all` (None: the core
+    probes); `given` the arguments masks, encoder and styles of `supplies_for`.
     """
-    for name in probes or ():
-        if name not in registry.names("probe"):
-            raise unknown_name("probe", name, registry.names("probe"))
+    names = chosen_probes(probes)
     with locked(out, f"another crossdistill is writing to {out}: wait for it, or choose another --out folder"):
-        return _evaluate(networks, images, out=out, probes=probes, preset=preset, store=store, device=device, progress=progress)
+        return _evaluate(
+            networks, images, out=out, probes=names, lenient=probes == ALL, given=given, preset=preset, store=store, device=device,
+            progress=progress,
+        )  # fmt: skip
 
 
 def _evaluate(
-    networks: Sequence[str], images: str, *, out: Path, probes: Sequence[str] | None, preset: str, store: Path, device: torch.device,
-    progress: Progress,
+    networks: Sequence[str], images: str, *, out: Path, probes: Sequence[str], lenient: bool, given: Mapping[str, str | None], preset: str,
+    store: Path, device: torch.device, progress: Progress,
 ) -> list[ResultRow]:  # fmt: skip
     source, settings = parse_source(images)
     splits = load_splits(source, settings)
@@ -47,7 +47,8 @@ def _evaluate(
     if len(set(names)) < len(names):
         names = list(networks)
     loaded = [(name, _network(text, splits.test).to(device)) for name, text in zip(names, networks, strict=True)]
-    sets = {name: build_probe_set(name, splits.test, preset=preset, folder=store / "probes") for name in probes or registry.names("probe")}
+    job = ProbeJob(probes, splits, given, preset, 0, store, device, progress, lenient)
+    sets = {built.name: built for built in job.built(store / "probes")}
     runs = []
     for name_of_network, network in loaded:
         progress.line(f"observing {name_of_network}")

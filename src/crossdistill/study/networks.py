@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from crossdistill.compare.results import chance_level
+from crossdistill.compare.observed import chance_level
 from crossdistill.core import registry
 from crossdistill.core.config import NetworkConfig
 from crossdistill.core.errors import StudyError, WeightsError

@@ -1,26 +1,23 @@
-"""Study file -> plan: every task with its content-addressed key, before anything is trained.
+"""Study file -> plan: every task with its content-addressed key (see `keys`), before anything is trained.
 
-The key of a training hashes what can change its bytes: the settings that differ from their defaults, the versions of the plug-ins
-used, the fingerprint of the images, and the keys of the trainings it reads. Adding a probe, a seed or a method adds only its tasks.
+Adding a probe, a seed or a method adds only its tasks.
 """
 
-import ast
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from crossdistill.core import registry
 from crossdistill.core.config import NOT_METHODS, ContrastConfig, MethodConfig, PairConfig, StudyConfig, TrainingConfig
-from crossdistill.core.errors import SettingError, WeightsError
-from crossdistill.core.store import digest, file_sha256
+from crossdistill.core.errors import SettingError
+from crossdistill.core.store import digest
 from crossdistill.core.types import Splits, WarmUp
-from crossdistill.models.python import module_file
+from crossdistill.probes._build import ProbeSet
+from crossdistill.study.keys import KeyMaker
 from crossdistill.train.loop import ENGINE
 from crossdistill.train.objective import plugin_views
-from crossdistill.train.precision import resolved_precision
 
 MATCHING = (
     "Run by run, teacher and control teacher are compared in validation accuracy. Within 3 points both teach with their last weights; "
@@ -32,9 +29,9 @@ MATCHING = (
 
 @dataclass(frozen=True)
 class Training:
-    """One network to be trained: a teacher, an independent, a student of a method, or a control of one."""
+    """One network to be trained: a teacher, an independent, a student of a method, a control of one, or a probe's ceiling."""
 
-    arm: str  # "teacher", "independent", "second_independent", the method's label, or LABEL+CONTROL
+    arm: str  # "teacher", "independent", "second_independent", the method's label, LABEL+CONTROL, or "ceiling"
     network: str  # name in the study file
     seed: int
     recipe: TrainingConfig
@@ -44,6 +41,8 @@ class Training:
     teacher: "Training | None" = None
     rival: "Training | None" = None  # the teacher of the other family, with which the teacher is matched in accuracy
     own: "Training | None" = None  # of a control: the method's own student of that seed
+    probe: str | None = None  # of a ceiling: the probe on whose images it is trained
+    level: str | None = None  # of a ceiling: the one level at which, where levels differ in size; None: at all of them
 
     @property
     def run(self) -> str:
@@ -58,6 +57,8 @@ class Training:
     @property
     def subject(self) -> str:
         """What the runs of all seeds have in common, for people."""
+        if self.probe:
+            return f"{self.arm}: {self.probe}{f' at {self.level}' if self.level else ''}: {self.network}"
         return f"{self.arm}: {self.taught_by} -> {self.network}" if self.teacher else f"{self.arm}: {self.network}"
 
     @property
@@ -99,6 +100,7 @@ class Plan:
     config: StudyConfig
     trainings: tuple[Training, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)  # control arms that a method refuses, with its sentence
+    ceilings: tuple[Training, ...] = ()  # run only for probes that no network of the study passes
 
     @property
     def teachers(self) -> tuple[Training, ...]:
@@ -138,7 +140,7 @@ def make_plan(config: StudyConfig, images_fingerprint: str, device: torch.device
     Nothing is built, decoded or trained. Raises SettingError where two trainings of different content would have one name.
     """
     trainings: dict[str, Training] = {}
-    for training in _Planner(config, images_fingerprint, device).trainings():
+    for training in _Planner(config, KeyMaker(config, images_fingerprint, device)).trainings():
         known = trainings.setdefault(training.label, training)  # pairs share teachers, independents and twins
         if known.key != training.key:
             raise SettingError(f"two different trainings would both be called '{training.label}': give one of the methods another `label`")
@@ -169,8 +171,7 @@ def warm_up_of(method: MethodConfig | None, teacher: Training | None, epoch: int
 @dataclass(frozen=True)
 class _Planner:
     config: StudyConfig
-    images: str
-    device: torch.device
+    keys: KeyMaker
 
     def trainings(self) -> Iterator[Training]:
         for pair in self.config.pairs:
@@ -212,60 +213,22 @@ class _Planner:
         self, arm: str, network: str, seed: int, method: MethodConfig | None = None, control: str | None = None,
         teacher: Training | None = None, rival: Training | None = None,
     ) -> Training:  # fmt: skip
-        config = self.config
-        recipe = config.recipe(network, teacher=arm == "teacher")
-        chosen = config.networks[network]
+        recipe = self.config.recipe(network, teacher=arm == "teacher")
         warm_up = warm_up_of(method, teacher)
-        trained = chosen.checkpoint is None
-        key = digest({
-            "engine": ENGINE,
-            "images": self.images,
-            "role": arm if arm in NOT_METHODS else "student",
-            "network": [network, chosen.model_dump(mode="json", exclude_defaults=True, exclude={"training", "checkpoint"})],
-            "checkpoint": _file_hash(chosen.checkpoint) if chosen.checkpoint else None,
-            "network_source": _model_source(chosen.model),
-            "recipe": recipe.model_dump(mode="json", exclude_defaults=True) if trained else None,
-            "precision": resolved_precision(recipe.precision, self.device) if trained else None,
-            "seeds": [config.seed, seed],
-            "method": _method_key(method, control) if method else None,
-            "control": control,
-            "teacher": teacher.key if teacher else None,
-            "rival": rival.key if rival else None,
-            "warm_up": warm_up.key if warm_up else None,
-        })  # fmt: skip
+        read = {"teacher": teacher, "rival": rival, "warm_up": warm_up}
+        reads = {name: task.key for name, task in read.items() if task}
+        key = self.keys.key(arm, network, seed, recipe, method=method, control=control, reads=reads)
         return Training(arm, network, seed, recipe, key, method, control, teacher, rival)
 
 
-def _method_key(method: MethodConfig, control: str | None) -> list[Any]:
-    """What of a method can change a student's bytes; a twin learns from the labels, whatever the weights."""
-    plugin = registry.get("method", method.name)
-    options = {"weight", "weights", "ramp_epochs", "until"} if control != "twin" else set()
-    weighed = method.model_dump(mode="json", exclude_defaults=True, include=options)
-    if method.until == 1:  # the teacher teaches to the end, as without it
-        del weighed["until"]
-    return [plugin.name, plugin.identity, plugin.chosen(method.settings), weighed]
-
-
-def _file_hash(path: Path) -> str:
-    if not path.is_file():
-        raise WeightsError(f"there is no file {path}: `checkpoint` names the .safetensors file of a trained network")
-    return file_sha256(path)
-
-
-def _model_source(model: str | None) -> int | str | None:
-    """What may change about a model behind its name: the source's version, or for the user's own code its syntax tree."""
-    if model is None:
-        return None
-    source, _, rest = model.replace(":", "/", 1).partition("/")
-    if source == "python":
-        return digest(ast.dump(ast.parse(module_file(rest).read_text(encoding="utf-8"))))
-    return registry.get("model", source).identity
-
-
-def plan_json(plan: Plan, splits: Splits, contrasts: Iterable[ContrastConfig], observations: Mapping[str, str]) -> dict[str, Any]:
+def plan_json(
+    plan: Plan, splits: Splits, contrasts: Iterable[ContrastConfig], observations: Mapping[str, str],
+    probe_sets: Mapping[str, ProbeSet] = {},
+) -> dict[str, Any]:  # fmt: skip
     """`plan.json`: what is stamped into the study folder before the first student starts.
 
-    `observations` are the names of the files that hold a network's answers, one for each test set.
+    `observations` are the names of the files that hold a network's answers, one for each test set. `ceilings` are trained only
+    where no network of the study passes the signal gate of their probe.
     """
     config = plan.config
     image_settings = registry.get("images", config.images.source).settings(**config.images.settings).model_dump(mode="json")
@@ -290,6 +253,9 @@ def plan_json(plan: Plan, splits: Splits, contrasts: Iterable[ContrastConfig], o
             {"key": t.key, "kind": "teacher" if t.arm == "teacher" else "student", "label": t.label, "run": t.run} for t in plan.trainings
         ]
         + [{"key": w.key, "kind": "warm_up", "label": w.label, "run": w.run} for w in plan.warm_ups],
+        "signal_gate": config.signal_gate,
+        "ceilings": [{"key": t.key, "kind": t.arm, "label": t.label, "run": t.run, "probe": t.probe} for t in plan.ceilings],
+        "probes": {name: _probe_facts(probe_set, splits.test.size) for name, probe_set in probe_sets.items()},
         "observations": dict(observations),
         "one_teacher_checkpoint": plan.one_teacher_checkpoint,
         "images": {
@@ -302,6 +268,15 @@ def plan_json(plan: Plan, splits: Splits, contrasts: Iterable[ContrastConfig], o
         },
         "factors": {name: image_settings[name] for name in ("label", "correlated") if splits.test.factors and name in image_settings},
     }
+
+
+def _probe_facts(probe_set: ProbeSet, size: tuple[int, int]) -> dict[str, Any]:
+    """What the page says of a probe beside its manifest: whose control it is, and (height, width) of each level's tiles and images."""
+    facts = registry.get("probe", probe_set.name).facts
+    sizes = [level["size"] for level in probe_set.manifest["levels"]]
+    levels = zip(probe_set.level_names, probe_set.levels, sizes, strict=True) if facts["tile"] else ()
+    tiles = {name: {"tile": list(facts["tile"](size, level)), "size": shown} for name, level, shown in levels}
+    return {"control_of": facts["control_of"], "tiles": tiles}
 
 
 def _controls(plan: Plan, pair: PairConfig) -> dict[str, str | None]:

@@ -1,24 +1,31 @@
 """The probe sets of a study: which levels, which images of the test split, and what of them the study folder keeps."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import ProbeConfig, StudyConfig
+from crossdistill.core.config import ProbeConfig, StudyConfig, core_probes
+from crossdistill.core.errors import ImageError, SettingError, WeightsError
 from crossdistill.core.observations import LevelDraw
 from crossdistill.core.progress import Progress, Stopwatch
 from crossdistill.core.store import write_atomically
-from crossdistill.core.types import ImageSet, Observations
+from crossdistill.core.types import ImageSet, Observations, Splits
 from crossdistill.images._splits import stratified_rows
 from crossdistill.observe import observe
 from crossdistill.ops.network import Network
-from crossdistill.probes._build import ProbeSet, Recipe, build_probe_set, probe_recipe
+from crossdistill.probes._build import ProbeSet, Recipe, Supply, build_probe_set, preview_probe, probe_recipe
+from crossdistill.study.supplies import supplies_for
+
+T = TypeVar("T")
 
 PAGE_FILES = ("manifest.json", "preview.png")
+ALL = "all"  # on a command line: every probe there is
 
 
 def study_recipe(probe: ProbeConfig, config: StudyConfig, size: tuple[int, int]) -> Recipe:
@@ -34,18 +41,90 @@ def study_recipe(probe: ProbeConfig, config: StudyConfig, size: tuple[int, int])
     return probe_recipe(probe.name, size, preset=preset, levels=merged, draws=draws)
 
 
-def build_probes(config: StudyConfig, test: ImageSet, store: Path, progress: Progress) -> dict[str, ProbeSet]:
-    """The probe sets of the whole test split, so that an image has the same bytes whichever subset is observed."""
+def build_probes(
+    config: StudyConfig, test: ImageSet, store: Path, progress: Progress, *,
+    splits: Splits | None = None, device: torch.device | None = None,
+) -> dict[str, ProbeSet]:  # fmt: skip
+    """The probe sets of the whole test split, so that an image has the same bytes whichever subset is observed.
+
+    An encoder that nobody named is trained on the training images of `splits`.
+    """
     sets = {}
     for probe in config.chosen_probes:
         watch = Stopwatch()
         recipe = study_recipe(probe, config, test.size)
+        supplies = supplies_for(recipe.plugin, test, **supplied(probe), splits=splits, store=store, device=device, progress=progress)
         built = build_probe_set(
-            probe.name, test, levels=recipe.levels, draws=recipe.draws, seed=config.seed, folder=store / "probes", progress=progress
-        )
+            probe.name, test, levels=recipe.levels, draws=recipe.draws, seed=config.seed, folder=store / "probes", supplies=supplies,
+            progress=progress,
+        )  # fmt: skip
         progress.line(f"probe {probe.name}: {len(built.levels)} levels, {built.draws} draws ({watch.seconds:.1f} s)")
         sets[probe.name] = built
     return sets
+
+
+def chosen_probes(text: str | None) -> list[str]:
+    """The probes named on a command line: comma-separated; `all`; None: the core probes. Raises UnknownNameError, before any work.
+
+    >>> chosen_probes("scramble, superpixel")
+    ['scramble', 'superpixel']
+    """
+    if text is None:
+        return core_probes()
+    named = registry.names("probe") if text == ALL else [name.strip() for name in text.split(",") if name.strip()]
+    if not named:
+        raise SettingError(f"no probe is named in '{text}': give names separated by commas, `{ALL}`, or leave --probes out")
+    return [registry.get("probe", name).name for name in dict.fromkeys(named)]
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """Probes of the test images, asked for on a command line. With `all`, those that these images do not allow are left out."""
+
+    names: Sequence[str]
+    splits: Splits
+    given: Mapping[str, str | None]  # the arguments masks, encoder and styles of `supplies_for`
+    preset: str
+    seed: int
+    store: Path
+    device: torch.device
+    progress: Progress
+    lenient: bool = False
+
+    def built(self, folder: Path, workers: int | None = None) -> Iterator[ProbeSet]:
+        """The probe sets, one after the other."""
+        about = {"preset": self.preset, "seed": self.seed, "progress": self.progress, "workers": workers, "folder": folder}
+        yield from self._each(lambda name, supplies: build_probe_set(name, self.splits.test, supplies=supplies, **about))
+
+    def previews(self, out: Path, n_rows: int) -> Iterator[Path]:
+        """Pictures of a few images of different classes: the file `out`.png, or one file for each probe in a folder."""
+        if out.suffix == ".png" and len(self.names) > 1:
+            raise SettingError(f"{out} is one file for {len(self.names)} probes: name a folder, or one probe")
+
+        def written(name: str, supplies: Mapping[str, Supply]) -> Path:
+            path = out if out.suffix == ".png" else out / f"{name}.png"
+            picture = preview_probe(name, self.splits.test, preset=self.preset, seed=self.seed, supplies=supplies, n_rows=n_rows)
+            write_atomically(path, lambda file: file.write(picture))
+            return path
+
+        yield from self._each(written)
+
+    def _each(self, make: Callable[[str, Mapping[str, Supply]], T]) -> Iterator[T]:
+        for name in self.names:
+            try:
+                plugin, at = registry.get("probe", name), {"store": self.store, "device": self.device, "progress": self.progress}
+                made = make(name, supplies_for(plugin, self.splits.test, **self.given, splits=self.splits, **at))
+            except (ImageError, SettingError, WeightsError) as error:
+                if not self.lenient:
+                    raise
+                self.progress.line(f"left out: {error}")
+                continue
+            yield made
+
+
+def supplied(probe: ProbeConfig) -> dict[str, str | None]:
+    """What the study file names for a probe, as arguments of `supplies_for`."""
+    return {"masks": probe.masks, "encoder": probe.encoder, "styles": probe.styles}
 
 
 def keep_for_the_page(probe_sets: Iterable[ProbeSet], out: Path) -> None:

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from crossdistill.compare import read_table
 from crossdistill.core.errors import StudyError
+from crossdistill.core.records import ResultRow
 from crossdistill.core.store import cache_folder, read_json
 from crossdistill.study.folder import PLAN_FILE, read_failures
 
@@ -13,11 +15,31 @@ SHARED = {"teacher": "teachers", "warm_up": "warm_ups"}
 
 
 def study_status(folder: Path, store: Path | None = None) -> list[dict[str, Any]]:
-    """One row a task: label, state (done, failed, started, waiting), epochs done, and the reason of a failure."""
+    """One row a task: label, state (done, failed, started, waiting, not needed), epochs done, and the reason of a failure.
+
+    Ceilings wait until all networks are observed; those of probes that a network passes are not needed.
+    """
     if not (folder / PLAN_FILE).exists():
         raise StudyError(f"{folder} holds no study (no {PLAN_FILE}): give the folder that was --out of `crossdistill study run`")
     failures = read_failures(folder)
-    return [_row(folder, store or cache_folder(), task, failures) for task in read_json(folder / PLAN_FILE)["tasks"]]
+    plan, store = read_json(folder / PLAN_FILE), store or cache_folder()
+    rows = [_row(folder, store, task, failures) for task in plan["tasks"]]
+    ceilings = plan.get("ceilings", ())
+    gated = _gated_probes(folder) if ceilings else {}
+    return rows + [_ceiling_row(_row(folder, store, task, failures), gated.get(task["probe"])) for task in ceilings]
+
+
+def _gated_probes(folder: Path) -> dict[str, bool]:
+    """{probe: whether its signal gate is decided at every level}, as far as results have been written."""
+    path = folder / "results.parquet"
+    gates = [(row.probe, row.signal_gate) for row in read_table(path, ResultRow) if row.signal_gate] if path.exists() else []
+    return {probe: (probe, "not run") not in gates for probe, _ in gates}
+
+
+def _ceiling_row(row: dict[str, Any], decided: bool | None) -> dict[str, Any]:
+    if row["state"] != "waiting":
+        return row
+    return {**row, "state": "not needed"} if decided else {**row, "reason": "trained only if no network passes the probe's signal gate"}
 
 
 def _row(folder: Path, store: Path, task: dict[str, Any], failures: dict[str, str]) -> dict[str, Any]:

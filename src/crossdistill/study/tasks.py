@@ -18,6 +18,7 @@ from crossdistill.models._build import save_network
 from crossdistill.observe import observe
 from crossdistill.ops.network import Network
 from crossdistill.study.environment import hardware, software
+from crossdistill.study.gates import training_images
 from crossdistill.study.matching import run_name, teaching_epoch
 from crossdistill.study.networks import build, load_trained, spread
 from crossdistill.study.objectives import objective_of, partners_of
@@ -71,7 +72,8 @@ def _trained(shop: Workshop, training: Training, folder: Path, epoch: int | None
     watch = Stopwatch()
     torch.set_num_threads(training.recipe.threads)
     network = build(shop, training)
-    names = shop.splits.train.class_names
+    images, validation = training_images(shop, training)
+    names = images.class_names
     history: list[EpochRow] = []
 
     def keep(epochs_done: int, kept: Network) -> None:
@@ -80,7 +82,7 @@ def _trained(shop: Workshop, training: Training, folder: Path, epoch: int | None
     if shop.config.networks[training.network].checkpoint is None:
         teacher = load_trained(shop, training.teacher, epoch) if training.teacher else None
         trainer = Trainer(
-            network, shop.splits.train, shop.splits.validation, training.recipe, who=(shop.config.seed, training.role, training.seed),
+            network, images, validation, training.recipe, who=(shop.config.seed, training.role, training.seed),
             folder=folder, objective=objective_of(shop, training, network, teacher, epoch), teacher=teacher, device=shop.device,
             partners=partners_of(shop, training), after_epoch=keep if training.key in shop.keeps_epochs else None,
             progress=shop.progress, description=training.label,
@@ -88,15 +90,17 @@ def _trained(shop: Workshop, training: Training, folder: Path, epoch: int | None
         history = trainer.run()
     save_network(network, folder / "network.safetensors", class_names=names, extra={"run": training.run})
     taught = {"teacher_epoch": epoch, "teacher_run": run_name(training.teacher, epoch) if training.teacher else None}
-    return _record(shop, training, network, history, watch.seconds).model_copy(update=taught)
+    return _record(shop, training, network, history, validation, watch.seconds).model_copy(update=taught)
 
 
-def _record(shop: Workshop, training: Training, network: Network, history: list[EpochRow], seconds: float) -> RunRecord:
-    method, splits = training.method, shop.splits
-    estimates = {"validation_accuracy": _accuracy(network, splits.validation, "validation", shop)}
+def _record(
+    shop: Workshop, training: Training, network: Network, history: list[EpochRow], validation: ImageSet, seconds: float
+) -> RunRecord:  # fmt: skip
+    method = training.method
+    estimates = {"validation_accuracy": _accuracy(network, validation, "validation", shop)}
     notes = list(network.notes)
     if training.arm == "teacher":
-        shown = spread(splits.train, PROFILE_IMAGES)
+        shown = spread(shop.splits.train, PROFILE_IMAGES)
         answers = observe(network, shown, device=shop.device, split="train")
         estimates["train_accuracy"] = EstimateModel.of(accuracy(answers.logits, answers.labels))
         estimates["mean_confidence"] = EstimateModel.of(confidence(answers.logits))
@@ -117,6 +121,7 @@ def _record(shop: Workshop, training: Training, network: Network, history: list[
         model=network.model_name,
         family=network.family,
         readout=network.readout,
+        patch_grid=network.patch_grid,
         seed=training.seed,
         parameters=network.n_parameters,
         training={**training.recipe.model_dump(mode="json"), "precision": resolved_precision(training.recipe.precision, shop.device)},
@@ -153,7 +158,7 @@ def memorised(label: str, estimates: Mapping[str, EstimateModel]) -> list[str]:
 def observe_run(shop: Workshop, training: Training) -> None:
     """Observe one trained network, and the weights that taught it where these are not their teacher's last.
 
-    Observed are the clean test images, the source's extra sets and every probe; what exists is not redone.
+    Observed are the clean test images, the source's extra sets and every probe, or a ceiling's own probe; what exists is not redone.
     """
     record = RunRecord.load(shop.folder(training))
     if training.own and training.control == "matched_teacher" and record.teacher_epoch is None:  # the very same network
@@ -175,14 +180,16 @@ def observe_run(shop: Workshop, training: Training) -> None:
 
 def _observe_run(shop: Workshop, training: Training, name: str, epoch: int | None = None) -> None:
     folder = shop.out / "observations" / name
-    missing = {test_set: folder / file for test_set, file in shop.observation_files.items() if not (folder / file).exists()}
+    files = {test_set: file for test_set, file in shop.observation_files.items() if training.probe in (None, test_set)}
+    missing = {test_set: folder / file for test_set, file in files.items() if not (folder / file).exists()}
     if missing:
         network = load_trained(shop, training, epoch)
         torch.set_num_threads(training.recipe.threads)
         for test_set, path in missing.items():
-            save_observations(path, _observe(shop, network, test_set, f"observing {training.label} on {test_set}"))
+            answers = _observe(shop, network, test_set, f"observing {training.label} on {test_set}")
+            save_observations(path, {place: seen for place, seen in answers.items() if training.level in (None, place[0])})
     if missing or not predictions_file(shop.out, name).exists():
-        write_predictions(shop.out, name, shop.observation_files)
+        write_predictions(shop.out, name, files)
 
 
 def _observe(shop: Workshop, network: Network, name: str, description: str) -> dict[LevelDraw, Observations]:

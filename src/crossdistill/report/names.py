@@ -1,0 +1,80 @@
+"""What things are called on the page: verdicts, figures, probes."""
+
+from collections.abc import Mapping
+
+from crossdistill.compare.verdicts import ENOUGH_RUNS
+from crossdistill.core.records import InheritanceRow, Verdict
+
+NOT_RUN = "gate not run"
+"""The label of a probe of which nobody knows whether it carries enough signal."""
+
+TITLES: Mapping[Verdict, str] = {
+    "inherited": "Inherited",
+    "moved_away": "Moved away",
+    "equivalent": "No difference",
+    "unresolved": "Unresolved",
+    "nothing_to_inherit": "Nothing to inherit",
+    "method_did_not_act": "Method did not act",
+    "not_measurable": "Not measurable",
+}
+"""The verdicts in the words of the page, those that say most first."""
+
+MEANINGS: Mapping[Verdict, str] = {
+    "inherited": "the interval lies off zero, on the teacher's side of the independent students",
+    "moved_away": "the interval lies off zero, on the side away from the teacher",
+    "equivalent": "the whole interval lies inside the margin around zero",
+    "unresolved": "these runs cannot tell the difference from zero, or are too few for a verdict",
+    "nothing_to_inherit": "teacher and independent students do not differ, so there is nothing to take over",
+    "method_did_not_act": "the student answers no more like its teacher than an independent student does",
+    "not_measurable": "a network is too close to chance, the probe holds too little signal, or there are too few runs, to mean anything",
+}
+
+
+def shown_verdict(row: InheritanceRow) -> Verdict:
+    """The row's verdict; `unresolved` where it claims more than fewer than five runs an arm can carry."""
+    too_bold = row.n_runs < ENOUGH_RUNS and row.verdict in ("inherited", "moved_away", "equivalent")
+    return "unresolved" if too_bold else row.verdict
+
+
+def quantity(row: InheritanceRow) -> str:
+    """What was measured, in words, and whether nobody knows that the probe can be read: "scramble accuracy (gate not run)"."""
+    return f"{measured(row)} ({NOT_RUN})" if row.signal_gate == "not run" else measured(row)
+
+
+def measured(row: InheritanceRow) -> str:
+    """What was measured, in words: "clean accuracy", "scramble accuracy at grid=4", "texture choices on conflict images".
+
+    The metric's own name serves where no better word is known, so that a new metric needs no change here.
+    """
+    level = "" if row.level_or_auc in ("", "auc") else f" at {row.level_or_auc}"
+    probe = plain(row.probe)
+    if row.metric == "accuracy":
+        return f"{probe} accuracy{level}"
+    return f"{metric_words(row.metric)} on {probe} images{level}"
+
+
+def metric_words(metric: str) -> str:
+    """A metric's name in words.
+
+    >>> metric_words("cue_choice_shape"), metric_words("shape_bias")
+    ('shape choices', 'shape bias')
+    """
+    return f"{plain(metric.removeprefix('cue_choice_'))} choices" if metric.startswith("cue_choice_") else plain(metric)
+
+
+def plain(name: str) -> str:
+    """A name of the code as words.
+
+    >>> plain("localized_noise")
+    'localized noise'
+    """
+    return name.replace("_", " ")
+
+
+def capitalised(text: str) -> str:
+    """The text with its first letter in upper case and the rest untouched.
+
+    >>> capitalised("scramble accuracy at SLIC")
+    'Scramble accuracy at SLIC'
+    """
+    return text[:1].upper() + text[1:]

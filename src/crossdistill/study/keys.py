@@ -1,0 +1,82 @@
+"""The key of a training: a hash of everything that can change its bytes, and of nothing else.
+
+The settings that differ from their defaults, the versions of the plug-ins used, the fingerprint of the images, and the keys of the
+trainings it reads.
+"""
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossdistill.core import registry
+from crossdistill.core.config import NOT_METHODS, MethodConfig, StudyConfig, TrainingConfig
+from crossdistill.core.errors import WeightsError
+from crossdistill.core.store import digest, file_sha256
+from crossdistill.models.python import module_file
+from crossdistill.train.loop import ENGINE
+from crossdistill.train.precision import resolved_precision
+
+
+@dataclass(frozen=True)
+class KeyMaker:
+    """Makes the keys of a study's trainings, on images of that fingerprint and on that device."""
+
+    config: StudyConfig
+    images: str
+    device: torch.device
+
+    def key(
+        self, arm: str, network: str, seed: int, recipe: TrainingConfig, *, method: MethodConfig | None = None,
+        control: str | None = None, reads: Mapping[str, str | None] = {}, probe: Any = None,
+    ) -> str:  # fmt: skip
+        """The key of one training. `reads` are keys of what it reads: its teacher, its rival, its warm-up.
+
+        `probe` says in plain JSON on what probed images it is trained, where it is not on the clean ones.
+        """
+        chosen = self.config.networks[network]
+        trained = chosen.checkpoint is None
+        parts = {
+            "engine": ENGINE,
+            "images": self.images,
+            "role": arm if arm in NOT_METHODS else "student",
+            "network": [network, chosen.model_dump(mode="json", exclude_defaults=True, exclude={"training", "checkpoint"})],
+            "checkpoint": _file_hash(chosen.checkpoint) if chosen.checkpoint else None,
+            "network_source": _model_source(chosen.model),
+            "recipe": recipe.model_dump(mode="json", exclude_defaults=True) if trained else None,
+            "precision": resolved_precision(recipe.precision, self.device) if trained else None,
+            "seeds": [self.config.seed, seed],
+            "method": _method_key(method, control) if method else None,
+            "control": control,
+            **{name: reads.get(name) for name in ("teacher", "rival", "warm_up")},
+        }
+        return digest(parts | ({"probe": probe} if probe else {}))
+
+
+def _method_key(method: MethodConfig, control: str | None) -> list[Any]:
+    """What of a method can change a student's bytes; a twin learns from the labels, whatever the weights."""
+    plugin = registry.get("method", method.name)
+    options = {"weight", "weights", "ramp_epochs", "until"} if control != "twin" else set()
+    weighed = method.model_dump(mode="json", exclude_defaults=True, include=options)
+    if method.until == 1:  # the teacher teaches to the end, as without it
+        del weighed["until"]
+    return [plugin.name, plugin.identity, plugin.chosen(method.settings), weighed]
+
+
+def _file_hash(path: Path) -> str:
+    if not path.is_file():
+        raise WeightsError(f"there is no file {path}: `checkpoint` names the .safetensors file of a trained network")
+    return file_sha256(path)
+
+
+def _model_source(model: str | None) -> int | str | None:
+    """What may change about a model behind its name: the source's version, or for the user's own code its syntax tree."""
+    if model is None:
+        return None
+    source, _, rest = model.replace(":", "/", 1).partition("/")
+    if source == "python":
+        return digest(ast.dump(ast.parse(module_file(rest).read_text(encoding="utf-8"))))
+    return registry.get("model", source).identity
