@@ -17,10 +17,9 @@ lint: $(STAMP)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-# Written aside first: a failure leaves the page as it was.
+# Written aside first: a failure leaves the page as it was. The pictures are drawn by docs/probe_pictures.py.
 docs: $(STAMP)
-	$(BIN)/crossdistill list methods --markdown > docs/methods.md.new
-	mv docs/methods.md.new docs/methods.md
+	for page in methods probes; do $(BIN)/crossdistill list $$page --markdown > docs/$$page.md.new && mv docs/$$page.md.new docs/$$page.md || exit; done
 
 # pip 25.1 is the first that knows dependency groups; the constraints file holds the versions that were tested together.
 $(STAMP): pyproject.toml constraints.txt

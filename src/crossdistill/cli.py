@@ -158,7 +158,7 @@ def list_plugins(
     kind: Annotated[str, typer.Argument(help="methods, probes, metrics, models or images")],
     name: Annotated[str | None, typer.Argument()] = None,
     as_json: Json = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The gallery page of methods, or one entry of it.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The gallery page of methods or probes, or one entry of it.")] = False,
 ) -> None:
     """What there is, or what one of them is and takes."""
     from crossdistill.core import registry
@@ -167,13 +167,14 @@ def list_plugins(
     kinds = {folder: singular for singular, folder in registry.PACKAGES.items()}
     if kind not in kinds:
         raise unknown_name("kind", kind, kinds)
-    if markdown and kind != "methods":
-        raise SettingError(f"there is a gallery page of methods only, not of {kind}: leave --markdown out")
+    galleries = {"methods": _show_methods, "probes": _show_probes}
+    if markdown and kind not in galleries:
+        raise SettingError(f"there is a gallery page of {' and of '.join(galleries)}, not of {kind}: leave --markdown out")
     if name is None and not markdown:
         rows = [{"name": n, "summary": registry.summary(kinds[kind], n)} for n in registry.names(kinds[kind])]
         print(json.dumps(rows, indent=1)) if as_json else _table(("name", "summary"), [[row["name"], row["summary"]] for row in rows])
-    elif kind == "methods":
-        _show_methods(name, as_json, markdown)
+    elif kind in galleries:
+        galleries[kind](name, as_json, markdown)
     else:
         assert name is not None
         facts = registry.describe(registry.get(kinds[kind], name))
@@ -209,9 +210,6 @@ def _show_methods(name: str | None, as_json: bool, markdown: bool) -> None:
     """One method, or the page of all."""
     from dataclasses import asdict
 
-    from rich.console import Console
-    from rich.markdown import Markdown
-
     from crossdistill.core import registry
     from crossdistill.study.gallery import gallery, section
     from crossdistill.study.method_card import method_card
@@ -223,7 +221,27 @@ def _show_methods(name: str | None, as_json: bool, markdown: bool) -> None:
     if as_json:
         print(json.dumps(asdict(card), indent=1, default=str))
     else:
-        print(section(card)) if markdown else Console().print(Markdown(section(card)))
+        _show_markdown(section(card), markdown)
+
+
+def _show_probes(name: str | None, as_json: bool, markdown: bool) -> None:
+    """One probe, or the page of all."""
+    from crossdistill.core import registry
+    from crossdistill.study.probe_gallery import probe_gallery, section
+
+    if name is None:
+        print(probe_gallery(registry.get("probe", each) for each in registry.names("probe")), end="")
+    elif as_json:
+        print(json.dumps(registry.describe(registry.get("probe", name)), indent=1, default=str))
+    else:
+        _show_markdown(section(registry.get("probe", name), pictures=markdown), markdown)
+
+
+def _show_markdown(text: str, raw: bool) -> None:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    print(text) if raw else Console().print(Markdown(text))
 
 
 def _show_facts(facts: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from skimage import color, data
 from crossdistill.core import registry
 from crossdistill.core.errors import SettingError, UnknownNameError
 from crossdistill.probes import _corruptions_weather as weather
-from crossdistill.probes._build import build_probe_set, probe_recipe
+from crossdistill.probes._build import build_probe_set
 from crossdistill.probes._corruptions import CORRUPTIONS
 from crossdistill.probes._corruptions_blur import angles_between, disc, passed_on, soft_disc
 from crossdistill.probes._corruptions_digital import affine_places, interpolated
@@ -60,7 +60,7 @@ def test_there_are_the_fifteen_standard_kinds_in_the_order_of_the_paper():
     assert KINDS[7:11] == ["snow", "frost", "fog", "brightness"]
     assert KINDS[11:] == ["contrast", "elastic_transform", "pixelate", "jpeg_compression"]
     assert registry.get("probe", "corrupt").settings.model_json_schema()["properties"]["kind"]["enum"] == KINDS
-    assert len(probe_recipe("corrupt", (32, 32), preset="full").levels) == 75
+    assert len(registry.get("probe", "corrupt").facts["full"]((32, 32))) == 75
 
 
 def test_small_images_have_the_strengths_of_cifar_and_larger_ones_those_of_imagenet():
@@ -485,8 +485,8 @@ def test_kinds_without_chance_are_those_of_the_package(kind, severity):
 )
 def test_kinds_with_chance_do_as_much_damage_as_those_of_the_package(kind, tolerance, severity):
     images = photographs(224, 4)
-    ours, theirs = (squared_error(made, images) for made in (corrupted(images, kind, severity), by_the_package(images, kind, severity)))
-    assert ours == pytest.approx(theirs, rel=tolerance)
+    theirs = squared_error(by_the_package(images, kind, severity), images)
+    assert squared_error(corrupted(images, kind, severity), images) == pytest.approx(theirs, rel=tolerance)
 
 
 # Settings

@@ -108,3 +108,14 @@ def test_a_teacher_that_memorised_its_images_is_told_in_words() -> None:
     certain = {"train_accuracy": EstimateModel(value=1.0), "mean_confidence": EstimateModel(value=0.999)}
     assert "has memorised its training images (100.0 % right, mean confidence 99.9 %)" in memorised("teacher: vit", certain)[0]
     assert memorised("teacher: vit", {**certain, "mean_confidence": EstimateModel(value=0.8)}) == []
+
+
+def test_the_plan_lists_the_encoder_that_it_will_have_to_train(tiny, command, capsys, tmp_path):
+    tiny.write_text(tiny.read_text().replace("probes: [", "probes: [stylized, "))
+    store = tmp_path / "store"
+    assert command("study", "plan", tiny, "--store", store, "--json") == 0
+    first = json.loads(capsys.readouterr().out)["trainings"][0]
+    assert (first["label"], first["done"], first["image_visits"]) == ("encoder for probes", False, 8 * 144)
+    tiny.write_text(tiny.read_text().replace("[stylized, ", "[{name: stylized, encoder: small/vgg}, "))
+    assert command("study", "plan", tiny, "--store", store, "--json") == 0
+    assert "encoder for probes" not in capsys.readouterr().out

@@ -18,10 +18,14 @@ AVERAGE = "auc"
 
 @dataclass(frozen=True)
 class ObservedRun:
-    """A trained network's record, and what it answered: (probe, level name, draw) -> Observations; clean is ("clean", "", 0)."""
+    """A trained network's record, and what it answered: (probe, level name, draw) -> Observations; clean is ("clean", "", 0).
+
+    `probed` are the rows of the clean images that were to be probed; None: those that any probe kept.
+    """
 
     record: RunRecord
     observations: Mapping[tuple[str, str, int], Observations]
+    probed: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,9 @@ def _inputs(probe: str, answers: Answers, clean: Answers | None) -> dict[str, An
 
 
 def _probed_images(run: ObservedRun) -> np.ndarray:
-    """The test images that any probe of a run holds: those that were to be probed."""
+    """The test images that were to be probed."""
+    if run.probed is not None:
+        return run.probed
     if CLEAN not in run.observations:
         return np.empty(0, dtype=np.int64)
     split = run.observations[CLEAN].split

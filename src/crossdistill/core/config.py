@@ -60,6 +60,7 @@ class ImagesConfig(WithSettings):
     train_images: PositiveInt | None = None
     validation_images: PositiveInt | None = None
     test_images: PositiveInt | None = None
+    cue_conflict: Path | None = None  # the folder of the published texture-against-shape images: an extra test set
 
 
 class ViewsConfig(Frozen):

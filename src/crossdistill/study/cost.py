@@ -10,8 +10,10 @@ from crossdistill.core.config import MethodConfig, StudyConfig, TrainingConfig
 from crossdistill.core.progress import Progress, Stopwatch
 from crossdistill.core.records import CEILING
 from crossdistill.core.types import Splits, Views
+from crossdistill.models._build import build_network
 from crossdistill.ops.modes import evaluating
 from crossdistill.ops.network import Network
+from crossdistill.study.encoders import MODEL, RECIPE, SETTINGS, encoder_file, encoder_visits
 from crossdistill.study.execute import fingerprint, study_splits, what_can_work
 from crossdistill.study.gates import RUN_SEED
 from crossdistill.study.networks import chosen_network, placed
@@ -37,7 +39,8 @@ def planned_cost(config: StudyConfig, *, store: Path, progress: Progress) -> dic
     built = {name: placed(chosen_network(config.networks[name], splits.train, pretrained=False), torch.device("cpu")) for name in names}
     plan = what_can_work(plan, splits, built, progress)
     seconds = {name: _trial(network, config.recipe(name), splits) for name, network in built.items()}
-    rows = [_warm_up_cost(task, splits, seconds, store) for task in plan.warm_ups]
+    rows = _encoder_cost(config, splits, store)
+    rows += [_warm_up_cost(task, splits, seconds, store) for task in plan.warm_ups]
     rows += [_training_cost(training, splits, seconds, plan, store) for training in plan.trainings]
     forwards = observed_images(config, splits)
     observation = {
@@ -104,6 +107,17 @@ def _training_cost(
         "image_visits": visits,
         "seconds": 0.0 if done else round(visits * seconds[training.network][1] + taught, 1),
     }
+
+
+def _encoder_cost(config: StudyConfig, splits: Splits, store: Path) -> list[dict[str, Any]]:
+    """The training of the encoder that a probe is given where the study file names none."""
+    waiting = (probe for probe in config.chosen_probes if "encoder" in registry.get("probe", probe.name).inputs)
+    if not any(probe.encoder is None for probe in waiting):
+        return []
+    file, visits = encoder_file(splits, store), encoder_visits(splits)
+    untrained = placed(build_network(MODEL, splits.train.n_classes, splits.train.size, settings=SETTINGS), torch.device("cpu"))
+    spent = 0.0 if file.exists() else round(visits * _trial(untrained, RECIPE, splits)[1], 1)
+    return [{"label": "encoder for probes", "run": file.parent.name, "done": file.exists(), "image_visits": visits, "seconds": spent}]
 
 
 def _ceiling_costs(config: StudyConfig, splits: Splits, seconds: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:

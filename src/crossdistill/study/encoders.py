@@ -102,6 +102,37 @@ def trained_encoder(splits: Splits, *, store: Path, device: torch.device | None 
     A small VGG-like network (`small/vgg`), taught the labels of at most 10,000 of the images for 8 epochs; a training that was stopped
     goes on. Raises ImageError where fewer than two classes have labelled training images, StudyError where another process is at it.
     """
+    train = _taught(splits)
+    file = encoder_file(splits, store)
+    folder = file.parent
+    if not file.exists():
+        with locked(folder, f"another process is training the encoder {folder}: wait for it, then give the same command again"):
+            if not file.exists():
+                validation = _some(splits.validation, VALIDATION_IMAGES)
+                _train(train, validation, _taught_size(train.size), folder, device or torch.device("cpu"), progress)
+            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return file
+
+
+def encoder_file(splits: Splits, store: Path) -> Path:
+    """Where the encoder that is trained on these images stands, or will stand."""
+    train = _taught(splits)
+    recipe = {
+        "recipe": RECIPE.model_dump(mode="json"),
+        "model": [MODEL, SETTINGS],
+        "size": list(_taught_size(train.size)),
+        "version": VERSION,
+        "engine": ENGINE,
+    }
+    return Path(store) / "encoders" / digest({**recipe, "images": fingerprint(train)}) / "network.safetensors"
+
+
+def encoder_visits(splits: Splits) -> int:
+    """The image visits of its training."""
+    return RECIPE.epochs * len(_taught(splits))
+
+
+def _taught(splits: Splits) -> ImageSet:
     train = _some(splits.train, min(MOST_IMAGES, MOST_BYTES // splits.train.images[0].nbytes))
     n_classes = len(np.unique(train.labels))
     if n_classes < 2:
@@ -109,22 +140,7 @@ def trained_encoder(splits: Splits, *, store: Path, device: torch.device | None 
             f"an encoder is trained on labelled images of at least two classes, the training images have {n_classes}: "
             "give --encoder FILE.safetensors or the name of a model with published weights"
         )
-    size = _taught_size(train.size)
-    recipe = {
-        "recipe": RECIPE.model_dump(mode="json"),
-        "model": [MODEL, SETTINGS],
-        "size": list(size),
-        "version": VERSION,
-        "engine": ENGINE,
-    }
-    folder = Path(store) / "encoders" / digest({**recipe, "images": fingerprint(train)})
-    file = folder / "network.safetensors"
-    if not file.exists():
-        with locked(folder, f"another process is training the encoder {folder}: wait for it, then give the same command again"):
-            if not file.exists():
-                _train(train, _some(splits.validation, VALIDATION_IMAGES), size, folder, device or torch.device("cpu"), progress)
-            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    return file
+    return train
 
 
 def _train(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from crossdistill.compare import ObservedRun, results_table, write_table
@@ -56,7 +57,7 @@ def _evaluate(
         answers |= {(name, "", 0): observe(network, extra, device=device, split=name) for name, extra in splits.extra.items()}
         for name, probe_set in sets.items():
             answers |= {(name, *place): seen for place, seen in observe_probe(network, probe_set, device=device).items()}
-        runs.append(ObservedRun(_record(name_of_network, network, device), answers))
+        runs.append(ObservedRun(_record(name_of_network, network, device), answers, np.arange(len(splits.test))))
     rows = results_table(runs, pairs=())
     write_table(rows, out / "results.parquet", ResultRow)
     return rows
@@ -82,6 +83,6 @@ def _network(text: str, images: ImageSet) -> Network:
 def _record(name: str, network: Network, device: torch.device) -> RunRecord:
     return RunRecord(
         run=name, label=name, arm="network", method=None, teacher=None, teacher_run=None, student=name, model=network.model_name,
-        family=network.family, readout=network.readout, seed=0, parameters=network.n_parameters, training={}, history=[], estimates={},
-        notes=network.notes, timing={}, software=software(), hardware=hardware(device),
+        family=network.family, readout=network.readout, patch_grid=network.patch_grid, seed=0, parameters=network.n_parameters, training={},
+        history=[], estimates={}, notes=network.notes, timing={}, software=software(), hardware=hardware(device),
     )  # fmt: skip

@@ -45,7 +45,7 @@ def study_splits(config: StudyConfig, progress: Progress) -> Splits:
     images = config.images
     return load_splits(
         images.source, images.settings, train_images=images.train_images, validation_images=images.validation_images,
-        test_images=images.test_images, seed=config.seed, progress=_decoding(progress),
+        test_images=images.test_images, cue_conflict=images.cue_conflict, seed=config.seed, progress=_decoding(progress),
     )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def run_study(config: StudyConfig, out: Path, *, store: Path, device: torch.devi
         failures = _run_trainings(shop, plan, only)
         _run_ceilings(shop, plan, failures, only)
         runs = _finished_runs(out, plan)
-        write_tables(out, config, contrasts, runs, shop.observation_files)
+        write_tables(out, config, contrasts, runs, shop.observation_files, shop.probed_rows)
         return Outcome(build_page(out), failures)
 
 

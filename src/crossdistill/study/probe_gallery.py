@@ -6,7 +6,6 @@ from typing import Any
 
 from crossdistill.core.registry import Plugin, describe
 from crossdistill.core.setting_words import default_words, joined
-from crossdistill.probes._build import probe_recipe
 from crossdistill.probes._supplies import HOW_TO_GET
 
 SIZES = (32, 224)  # pixels a side, of the pictures and of the levels that are shown
@@ -88,7 +87,8 @@ def _facts(plugin: Plugin) -> dict[str, str]:
 
 
 def _levels(plugin: Plugin, side: int) -> str:
-    quick, full = (probe_recipe(plugin.name, (side, side), preset=preset).levels for preset in ("quick", "full"))
+    presets = (plugin.facts["quick"], plugin.facts["full"])
+    quick, full = (levels if isinstance(levels, list) else levels((side, side)) for levels in presets)
     if len(full) > 12:
         return f"{len(full)} (full); quick: {'; '.join(_level(level) for level in quick)}"
     return "; ".join(f"**{_level(level)}**" if level in quick else _level(level) for level in full) + " (bold: quick)"

@@ -17,7 +17,7 @@ from crossdistill.core.types import Observations
 Answers = dict[tuple[str, str, int], Observations]
 
 
-def observed_run(out: Path, run: str, files: Mapping[str, str]) -> ObservedRun | None:
+def observed_run(out: Path, run: str, files: Mapping[str, str], probed: np.ndarray | None = None) -> ObservedRun | None:
     """A finished run with what was observed of it, from `files` ({test set: file name}) alone; None where it is not finished."""
     folder = out / "runs" / run
     if not (folder / "record.json").exists():
@@ -26,14 +26,14 @@ def observed_run(out: Path, run: str, files: Mapping[str, str]) -> ObservedRun |
     for probe, file in files.items():
         if (path := out / "observations" / run / file).exists():
             answers |= {(probe, level, draw): seen for (level, draw), seen in load_observations(path).items()}
-    return ObservedRun(RunRecord.load(folder), answers)
+    return ObservedRun(RunRecord.load(folder), answers, probed)
 
 
 def write_tables(
-    out: Path, config: StudyConfig, contrasts: Iterable[ContrastConfig], runs: Iterable[str], files: Mapping[str, str]
+    out: Path, config: StudyConfig, contrasts: Iterable[ContrastConfig], runs: Iterable[str], files: Mapping[str, str], probed: np.ndarray
 ) -> None:  # fmt: skip
-    """Write results.parquet and inheritance.parquet of the finished runs."""
-    observed = [run for name in runs if (run := observed_run(out, name, files)) is not None]
+    """Write results.parquet and inheritance.parquet of the finished runs; `probed` are the rows of the test split that probes show."""
+    observed = [run for name in runs if (run := observed_run(out, name, files, probed)) is not None]
     pairs = [Pair(i, pair.teacher, pair.student, tuple(m.arm for m in pair.methods)) for i, pair in enumerate(config.pairs)]
     primary = [Contrast(contrast.pair, contrast.method, contrast.probe) for contrast in contrasts]
     results = results_table(observed, pairs)

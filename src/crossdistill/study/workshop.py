@@ -11,7 +11,7 @@ from crossdistill.core.config import StudyConfig
 from crossdistill.core.progress import Progress
 from crossdistill.core.records import RunRecord
 from crossdistill.core.store import digest
-from crossdistill.core.types import Splits
+from crossdistill.core.types import ImageSet, Splits
 from crossdistill.probes._build import ProbeSet
 from crossdistill.study.plan import Training, WarmUpTask
 
@@ -34,7 +34,8 @@ class Workshop:
     def observation_files(self) -> dict[str, str]:
         """{test set: file name}, the same for every network; the name of a probe's file says which set and which rows were seen."""
         rows = digest(self.probed_rows.tolist())
-        files = {name: f"{name}.npz" for name in ("clean", *self.splits.extra)}
+        files = {name: "-".join([name, *_fingerprint(images)]) + ".npz" for name, images in self.splits.extra.items()}
+        files = {"clean": "clean.npz", **files}
         return files | {name: f"{probe_set.folder.name}-{rows}.npz" for name, probe_set in self.probe_sets.items()}
 
     def folder(self, task: Training | WarmUpTask) -> Path:
@@ -50,6 +51,11 @@ class Workshop:
     def finished(self, training: Training) -> bool:
         """Whether a training's record is there, and the weights of every epoch where they may be wanted."""
         return finished(self.folder(training), keeps_epochs=training.key in self.keeps_epochs)
+
+
+def _fingerprint(images: ImageSet) -> list[str]:
+    """What names the content of an extra set that does not come with the source, whose key names all of its own."""
+    return [images.provenance["fingerprint"]] if "fingerprint" in images.provenance else []
 
 
 def weights_file(folder: Path, epoch: int | None = None) -> Path:
