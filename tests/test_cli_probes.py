@@ -107,6 +107,67 @@ def test_all_probes_are_those_that_the_images_allow(command: Any, capsys: Any, p
     assert command("probes", "preview", *arguments, "--probes", "texture_swap") == 2
 
 
+@pytest.fixture
+def two_probes(monkeypatch: Any) -> None:
+    """`all` stands for two probes, one of which folders of photographs cannot be given to."""
+    from crossdistill.study import probes
+
+    monkeypatch.setattr(probes, "chosen_probes", lambda text: ["texture_swap", "silhouette"] if text == "all" else [text])
+
+
+def test_what_is_left_out_is_told_however_quiet(command: Any, capsys: Any, photos: str, tmp_path: Path, two_probes: None) -> None:
+    arguments = ["--images", photos, "--preset", "quick", "--out", tmp_path / "look", "--probes", "all", "--quiet"]
+    masks = tmp_path / "masks" / "dark"
+    masks.mkdir(parents=True)
+    disc = np.hypot(*np.mgrid[-15.5:16, -15.5:16]) < 10
+    for i in range(30):
+        Image.fromarray((disc * 255).astype(np.uint8)).save(masks / f"{i}.png")
+    assert command("probes", "preview", *arguments, "--masks", masks.parent) == 0
+    output = capsys.readouterr()
+    assert output.out.splitlines() == [str(tmp_path / "look" / "silhouette.png")]
+    assert output.err.startswith("left out: texture_swap needs images that their source can draw")
+    assert len(output.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("masks", ["nowhere", "empty", "damaged"])
+def test_a_mistake_in_what_was_named_is_told_with_all_too(
+    command: Any, capsys: Any, photos: str, tmp_path: Path, two_probes: None, masks: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("dark", "light"):
+        (tmp_path / "damaged" / name).mkdir(parents=True)
+        for i in range(30):
+            (tmp_path / "damaged" / name / f"{i}.png").write_bytes(b"no picture")
+    message = {"nowhere": "masks cannot come from", "empty": "holds no mask for any of", "damaged": "cannot be read"}[masks]
+    arguments = ["--images", photos, "--out", tmp_path / "sets", "--probes", "all", "--quiet", "--masks", tmp_path / masks]
+    assert command("probes", "build", *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_damaged_set_is_told_with_all_too(command: Any, capsys: Any, photos: str, tmp_path: Path, monkeypatch: Any) -> None:
+    from crossdistill.study import probes
+
+    monkeypatch.setattr(probes, "chosen_probes", lambda text: ["hue"])
+    arguments = ["--images", photos, "--preset", "quick", "--out", tmp_path / "sets", "--probes", "all", "--quiet"]
+    assert command("probes", "build", *arguments) == 0
+    (Path(capsys.readouterr().out.strip()) / "labels.npy").write_bytes(b"")
+    assert command("probes", "build", *arguments) == 2
+    assert "labels.npy is not what was built" in capsys.readouterr().err
+
+
+def test_a_network_named_twice_is_refused(command: Any, capsys: Any, photos: str, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "run").mkdir()
+    file = tmp_path / "run" / "network.safetensors"
+    file.touch()
+    monkeypatch.chdir(tmp_path)
+    for twins in (["small/vit", "small/vit"], [file, "run"], ["run", "./run/"]):
+        assert command("evaluate", *twins, "--images", photos, "--out", tmp_path / "x") == 2
+        assert "is named twice" in capsys.readouterr().err
+    assert command("evaluate", "small/vit", "--images", photos, "--out", tmp_path / "x", "--masks", "grabcut") == 2
+    assert "--masks grabcut is for" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -117,6 +178,11 @@ def test_all_probes_are_those_that_the_images_allow(command: Any, capsys: Any, p
         (["build", "--workers", "0"], "Invalid value for '--workers'"),
         (["preview", "--probes", "scramble,hue", "--out", "x.png"], "x.png is one file for 2 probes: name a folder, or one probe"),
         (["preview", "--rows", "0"], "Invalid value for '--rows'"),
+        (
+            ["build", "--probes", "scramble", "--masks", "x"],
+            "--masks x is for cue_conflict, silhouette, and none of them is among the probes",
+        ),
+        (["preview", "--encoder", "x"], "--encoder x is for stylized"),
         (["preview", "--probes", "stylized", "--encoder", "gone.safetensors"], "gone.safetensors"),
         (["preview", "--probes", "stylized", "--styles", "nowhere", "--encoder", "small/vgg"], "nowhere"),
     ],

@@ -77,9 +77,10 @@ def _job(
     from crossdistill.images._splits import load_splits, parse_source
     from crossdistill.probes._build import PRESETS
     from crossdistill.study.environment import chosen_device
-    from crossdistill.study.probes import ALL, ProbeJob, chosen_probes
+    from crossdistill.study.probes import ALL, ProbeJob, chosen_probes, refuse_unused
 
     names = chosen_probes(probes)
+    refuse_unused(names, given)
     if preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
     source, settings = parse_source(images)

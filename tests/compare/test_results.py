@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crossdistill.compare import ObservedRun, Pair, results, results_table
+from crossdistill.compare import ObservedRun, Pair, inheritance_table, results, results_table
 from crossdistill.core.types import UNLABELLED, Estimate
 
 PAIRS = [Pair(0, "vit", "cnn", ("kd",))]
@@ -193,3 +193,18 @@ def test_the_table_does_not_depend_on_which_other_runs_there_are(made):
     runs, pairs = made.study(2, **{arm: made.network(0.8, 0.5, arm) for arm in ("student", "independent", "teacher")})
     alone = results_table(runs[:1], pairs)
     assert [row for row in results_table(runs, pairs) if row.run == runs[0].record.run] == alone
+
+
+def test_a_probe_that_drops_images_has_the_clean_accuracy_on_the_others_and_their_chance(made):
+    kept = np.flatnonzero(made.labels < 2)[:150]
+    clean = np.where(np.arange(made.n_images) < 500, made.labels, (made.labels + 1) % 10)
+    shown = made.seen(made.labels[kept], made.labels[kept], index=kept)
+    whole = made.seen(made.labels)
+    run = ObservedRun(made.record("independent"), {("clean", "", 0): made.seen(clean), ("cut", "", 0): shown, ("whole", "", 0): whole})
+    rows = {(row.probe, row.metric): row for row in results_table([run], [])}
+    assert rows["cut", "clean_accuracy"].value == np.mean(clean[kept] == made.labels[kept])
+    assert rows["cut", "clean_accuracy"].n == 150
+    assert (rows["cut", "accuracy"].chance, rows["whole", "accuracy"].chance, rows["clean", "accuracy"].chance) == (0.5, 0.1, 0.1)
+    assert ("whole", "clean_accuracy") not in rows
+    contrasts = inheritance_table(list(rows.values()), [run], PAIRS, [])
+    assert "clean_accuracy" not in {row.metric for row in contrasts}

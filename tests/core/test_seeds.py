@@ -26,3 +26,7 @@ def test_raw_draws_are_pinned() -> None:
 
 def test_torch_seeds_fit_a_signed_integer() -> None:
     assert all(0 <= torch_seed(n) < 1 << 63 for n in range(100))
+
+
+def test_integers_of_numpy_are_the_numbers_they_are() -> None:
+    assert key(np.uint64(2**64 - 1), "probe", np.int32(4)) == key(2**64 - 1, "probe", 4)

@@ -87,6 +87,12 @@ def test_the_ratio_is_undefined_at_chance_and_below():
     assert np.isnan(chance_corrected_ratio(np.array([0.2, 0.2]), np.array([0.1, 0.05]), 0.1)).all()
 
 
+def test_is_not_measurable_where_only_one_class_is_left():
+    estimate = retention(right(90), right(95), chance=1.0)
+    assert (estimate.status, estimate.value) == ("not_measurable", None)
+    assert estimate.reason.startswith("all images have one class")
+
+
 def test_refuses_a_chance_that_is_no_share():
     with pytest.raises(ValueError, match=r"chance must be .* got 10"):
         retention(right(50, 10), right(50, 10), chance=10)

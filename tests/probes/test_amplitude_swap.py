@@ -3,6 +3,7 @@ import pytest
 
 from crossdistill.core.errors import ImageError, SettingError
 from crossdistill.core.types import ImageSet
+from crossdistill.metrics.shape_bias import shape_bias
 from crossdistill.probes import _treatment
 from crossdistill.probes._build import build_probe_set
 from crossdistill.probes.amplitude_swap import amplitude_swap, drawn_partners, swapped
@@ -68,7 +69,9 @@ def test_what_reads_amplitude_finds_the_partners_class_and_what_reads_phase_the_
     made = swap(pool, np.arange(30), share=1.0)
     energy = abs(np.fft.rfft(made.images.astype(float).sum(axis=2))).sum(axis=1)  # of the channels, whose phases differ
     strongest = energy[:, 1:].argmax(axis=1) + 1
-    assert np.array_equal((strongest - 3) / 4, made.factors["amplitude_label"])
+    assert np.array_equal((strongest - 3) / 4, made.factors["texture"])
+    assert shape_bias(labels, made.factors["shape"], made.factors["texture"]).value == 1
+    assert shape_bias(made.factors["texture"], made.factors["shape"], made.factors["texture"]).value == 0
     phase = np.angle(np.fft.rfft2(pool.images)) - np.angle(np.fft.rfft2(made.images))
     # Rounding to bytes and clipping blur the phase of weak coefficients.
     assert np.cos(phase).mean() > 0.9
@@ -113,13 +116,38 @@ def test_partners_come_from_the_whole_set_whatever_the_block(tmp_path, monkeypat
     assert whole.manifest["sha256"] == blocks.manifest["sha256"]
     partner = whole.factor("partner", 1, 0)
     assert partner.max() > 4
-    assert np.array_equal(whole.images(1, 0).factors["amplitude_label"], pool.labels[partner])
+    assert np.array_equal(whole.images(1, 0).factors["texture"], pool.labels[partner])
 
 
 def test_without_a_pool_partners_are_among_the_images_given():
     pool = pool_of(np.arange(12) % 3)
     alone = amplitude_swap(pool.images, pool.labels, np.arange(12), 1)
     assert np.array_equal(alone.images, swap(pool, np.arange(12)).images)
+
+
+def test_without_a_pool_draws_hang_on_the_index_too():
+    pool, copies = pool_of(np.arange(40) % 2), np.arange(40)
+    first, again, other = (amplitude_swap(pool.images, pool.labels, copies + start, 1).factors["partner"] for start in (0, 0, 1000))
+    assert np.array_equal(first, again)
+    # Of 20 partners the same one is drawn again with a chance of 1/20: for more than half of 40 images less often than once in 10**15.
+    assert (first != other).mean() > 0.5
+
+
+def test_half_swapped_and_unlabelled_images_are_no_conflict():
+    pool = pool_of([0, 1, -1, 1, 0, -1])
+    whole, half = swap(pool, np.arange(6)).factors, swap(pool, np.arange(6), share=0.5).factors
+    assert np.array_equal(half["texture"], half["shape"]), "both amplitudes show"
+    assert np.array_equal(whole["shape"], pool.labels)
+    assert np.array_equal(whole["texture"] != whole["shape"], pool.labels >= 0)
+
+
+def test_what_the_source_knows_of_its_objects_holds_of_both_cues():
+    labels = np.arange(12) % 3
+    factors = {"shape": np.arange(12) % 4, "texture": np.arange(12) + 100, "colour": np.arange(12)}
+    pool = ImageSet(noise(12), labels, np.arange(12).astype(str), tuple("abc"), factors=factors)
+    made = swap(pool, np.array([7, 2])).factors
+    assert made["shape"].tolist() == [3, 2]
+    assert np.array_equal(made["texture"], made["partner"] + 100)
 
 
 @pytest.mark.parametrize("n_classes", [2, 1000])

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from crossdistill.core.store import locked
 from crossdistill.core.types import ImageSet, ProbeImages
 from crossdistill.probes import _build, _treatment
 from crossdistill.probes._array_file import array_sha256
-from crossdistill.probes._build import build_probe_set, open_probe_set, preview_probe, probe_key, probe_recipe
+from crossdistill.probes._build import Supply, build_probe_set, open_probe_set, preview_probe, probe_key, probe_recipe
+from crossdistill.probes._recipe import Order
 
 FACTS = dict(isolates="nothing", quick=[{"shade": 1}, {"shade": 2}], full=[{"shade": 1}], draws={"quick": 1, "full": 2}, null=None)
 
@@ -44,6 +46,11 @@ def keep_as_told(images, labels, *, shade: int = 1):
 @probe(**FACTS)
 def ask_for_masks(images, masks, *, shade: int = 1):
     raise AssertionError("never called")
+
+
+@probe(**FACTS)
+def keep_masked(images, labels, masks, *, shade: int = 1):
+    return ProbeImages(images | masks[:, None], np.arange(len(images)), labels)
 
 
 @probe(**FACTS)
@@ -173,6 +180,66 @@ def test_missing_and_foreign_folders_are_refused(make_images, tmp_path):
         open_probe_set(built.folder)
 
 
+def test_equal_bytes_of_another_shape_or_type_are_refused(make_images, tmp_path):
+    built = build_probe_set("scramble", make_images(8, 32, 64), folder=tmp_path)
+    for file, change in {
+        "images-0.npy": lambda values: values.reshape(8, 3, 64, 32),
+        "labels.npy": lambda values: values.view(np.uint64),
+    }.items():
+        values = np.load(built.folder / file)
+        np.save(built.folder / file, change(values))
+        with pytest.raises(ImageError, match=rf"{file} is not what was built .*Delete the folder .*scramble-"):
+            open_probe_set(built.folder)
+        np.save(built.folder / file, values)
+    assert open_probe_set(built.folder) == built
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '"text"', '{"format": 2}', "\udcff", "a class renamed", "none"])
+def test_a_damaged_manifest_names_the_folder_to_delete(make_images, tmp_path, content):
+    built = build_probe_set("scramble", make_images(), folder=tmp_path)
+    path = built.folder / "manifest.json"
+    if content == "none":
+        path.unlink()
+    else:
+        content = path.read_text().replace('"ant"', '"bee"') if content == "a class renamed" else content
+        path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ImageError, match=f"Delete the folder {built.folder}, and the same command builds it again"):
+        build_probe_set("scramble", make_images(), folder=tmp_path)
+
+
+def test_names_that_are_no_utf_8_are_refused_before_any_work(make_images, tmp_path):
+    clean = make_images(2)
+    wrong_class = ImageSet(clean.images, clean.labels, clean.ids, ("ant", "caf\udce9"))
+    wrong_id = ImageSet(clean.images, clean.labels, np.array(["a", "caf\udce9.png"]), ("ant", "bee"))
+    for images, named in ((wrong_class, r"class 'caf\\udce9'"), (wrong_id, r"image 'caf\\udce9.png'")):
+        with pytest.raises(ImageError, match=f"the name of {named} is no UTF-8.*rename it"):
+            build_probe_set("scramble", images, folder=tmp_path)
+        with pytest.raises(ImageError, match="is no UTF-8"):
+            preview_probe("scramble", images)
+    assert list(tmp_path.iterdir()) == []
+    elsewhere = ImageSet(clean.images, clean.labels, clean.ids, ("a" * 300, "é"), {"path": "caf\udce9"})
+    assert build_probe_set("scramble", elsewhere, folder=tmp_path).manifest["source"]["provenance"] == {"path": "caf?"}
+
+
+@pytest.mark.parametrize("size", [(1, 400), (400, 1), (1, 1)])
+def test_images_that_are_a_line_have_a_preview(make_images, tmp_path, size):
+    built = build_probe_set("hue", make_images(3, *size), folder=tmp_path)
+    with Image.open(built.folder / "preview.png") as page:
+        assert page.height > 3 * 6
+        assert page.width > 2 * 6
+
+
+def test_the_software_that_ran_a_network_is_named(make_images, tmp_path, use):
+    plain = build_probe_set("scramble", make_images(), folder=tmp_path)
+    assert not {"torch", "torchvision"} & plain.manifest["software"].keys()
+    masks = np.zeros((8, 32, 32), np.uint8)
+    use(keep_masked)
+    for kind, named in (("network", {"torch", "torchvision"}), ("folder", set())):
+        supplies = {"masks": Supply(lambda block: masks[: len(block)], kind, {"kind": kind})}
+        built = build_probe_set("keep_masked", make_images(), folder=tmp_path, supplies=supplies)
+        assert {"torch", "torchvision"} & built.manifest["software"].keys() == named
+
+
 def test_a_set_that_another_process_builds_is_refused(make_images, tmp_path):
     levels = probe_recipe("scramble", (32, 32)).levels
     part = tmp_path / f".scramble-{probe_key('scramble', levels, 1, 0, make_images())}.part"
@@ -235,6 +302,50 @@ def test_what_a_probe_needs_is_said_before_anything_is_built(make_images, tmp_pa
     with pytest.raises(SettingError, match="needs masks: give --masks DIR"):
         build_probe_set(use(ask_for_masks), make_images(), folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "gone"),
+    [
+        ("edges", {"texture", "colour"}),
+        ("superpixel", {"texture"}),
+        ("mosaic", {"texture"}),
+        ("grayscale", {"colour"}),
+        ("hue", {"colour"}),
+        ("shift", set()),
+    ],
+)
+def test_factors_that_the_images_no_longer_show_are_left_out(name, gone, make_images, tmp_path):
+    clean = make_images()
+    factors = {cue: np.arange(8) + place for place, cue in enumerate(("shape", "texture", "colour"))}
+    known = ImageSet(clean.images, clean.labels, clean.ids, clean.class_names, factors=factors)
+    built = build_probe_set(name, known, folder=tmp_path)
+    shown = built.images(0, 0).factors
+    assert factors.keys() - shown.keys() == gone
+    assert all(np.array_equal(shown[cue], factors[cue]) for cue in factors.keys() - gone)
+    assert set(built.manifest["removes"]) == gone
+
+
+@pytest.mark.parametrize("name", ["silhouette", "amplitude_swap", "stylized", "cue_conflict"])
+def test_probes_that_replace_texture_and_colour_say_so(name):
+    assert set(registry.get("probe", name).facts["removes"]) == {"texture", "colour"}
+
+
+def test_a_set_from_before_shows_all_factors(make_images, tmp_path):
+    clean = make_images()
+    known = ImageSet(clean.images, clean.labels, clean.ids, clean.class_names, factors={"colour": np.arange(8)})
+    built = build_probe_set("hue", known, folder=tmp_path)
+    manifest = {name: value for name, value in built.manifest.items() if name != "removes"}
+    assert "colour" in replace(built, manifest=manifest).images(0, 0).factors
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names("probe") if registry.get("probe", name).facts["control_of"]])
+def test_a_control_draws_as_the_probe_that_it_controls(name, make_images):
+    seeds = {
+        each: Order(probe_recipe(each, (32, 32)), make_images(), 3, "", {}).draw_seed(1) for each in (name, "scramble", "localized_noise")
+    }
+    controlled = registry.get("probe", name).facts["control_of"]
+    assert all((seeds[each] == seeds[name]) == (each in (name, controlled)) for each in seeds)
 
 
 def test_the_preview_shows_clean_images_and_every_level(make_images, tmp_path):

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from crossdistill.core.errors import ImageError
+from crossdistill.core.errors import ImageError, SettingError
 from crossdistill.core.types import UNLABELLED, ImageSet
 from crossdistill.metrics.shape_bias import shape_bias
-from crossdistill.probes._build import Supply, build_probe_set
-from crossdistill.probes.cue_conflict import cue_conflict, filled, mirrored, patches, textures_of
+from crossdistill.probes._build import Supply, build_probe_set, probe_recipe
+from crossdistill.probes.cue_conflict import REDRAWS, cue_conflict, filled, of_other_classes, patches, repeated, textures_of
 
 SHAPES, COLOURS = 4, ((200, 40, 40), (40, 200, 40), (40, 40, 200), (180, 180, 60))
 
@@ -148,13 +148,20 @@ def test_without_a_pool_partners_are_drawn_among_the_images_given():
 
 def test_what_the_source_knows_of_its_objects_holds_of_the_cues_that_they_give():
     images = objects()
-    factors = {"shape": np.arange(24), "texture": np.arange(24) + 100, "colour": np.arange(24) + 200, "other": np.zeros(24, np.int64)}
+    factors = {"shape": images.labels, "texture": np.arange(24) + 100, "colour": np.arange(24) + 200, "other": np.zeros(24, np.int64)}
     known = ImageSet(images.images, images.labels, images.ids, images.class_names, factors=factors)
     rows = np.array([9, 4])
     probed = made(known, rows=rows)
     partner = probed.factors["partner"]
-    expected = {"shape": rows, "texture": partner + 100, "colour": partner + 200, "partner": partner}
+    expected = {"shape": images.labels[rows], "texture": partner + 100, "colour": partner + 200, "partner": partner}
     assert {name: values.tolist() for name, values in probed.factors.items()} == {name: v.tolist() for name, v in expected.items()}
+
+
+def test_images_whose_class_is_not_their_shape_are_refused():
+    images = objects()
+    other = ImageSet(images.images, images.labels, images.ids, images.class_names, factors={"shape": np.roll(images.labels, 1)})
+    with pytest.raises(ImageError, match="the classes of these images are not their shapes: choose images whose label is the shape"):
+        made(other)
 
 
 def test_nothing_of_the_partners_ground_or_outline_is_left():
@@ -171,12 +178,56 @@ def test_patches_are_at_most_a_quarter_of_the_side(side, largest):
     assert patches(np.full((1, side, side), 255, np.uint8))[2].tolist() == [largest]
 
 
-def test_tiles_meet_without_a_seam():
-    image = np.arange(24)[None, None, None, :].repeat(24, axis=2).repeat(3, axis=1).astype(np.uint8)
-    texture = textures_of(image, np.full((1, 24, 24), 255, np.uint8))
-    # A ramp mirrored at each edge: neighbours never differ by more than one step.
-    assert np.abs(np.diff(texture.astype(int), axis=3)).max() == 1
-    assert mirrored(5, np.array([0]), np.array([2])).tolist() == [[0, 1, 1, 0, 0]]
+def test_stripes_keep_their_direction():
+    rows, columns = np.arange(32)[:, None], np.arange(32)
+    stripes = ((rows + columns) % 4 < 2) * np.uint8(200)  # falling to the left; the other diagonal has none
+    texture = textures_of(np.broadcast_to(stripes, (1, 3, 32, 32)), np.full((1, 32, 32), 255, np.uint8))[0, 0]
+    # A period of 4 fits twice into the patch of 8 pixels: the stripes go on across its edges.
+    assert np.array_equal(texture[1:, :-1], texture[:-1, 1:])
+    assert not np.array_equal(texture[1:, 1:], texture[:-1, :-1])
+    assert repeated(5, np.array([3]), np.array([2])).tolist() == [[3, 4, 3, 4, 3]]
+
+
+def test_white_and_black_are_the_grounds_of_the_presets():
+    for preset in ("quick", "full"):
+        assert [level["ground"] for level in probe_recipe("cue_conflict", (32, 32), preset=preset).levels] == ["white", "black"]
+    assert np.array_equal(made(objects()).images, made(objects(), ground="white").images)
+
+
+def test_another_ground_is_refused():
+    with pytest.raises(SettingError, match="ground must be 'white' or 'black' or 'grey', got 'green'"):
+        made(objects(), ground="green")
+
+
+def test_rare_textures_are_equally_likely_wherever_they_stand():
+    # Four of 2,004 images give a texture, three of them side by side: a walk on from a draw would end at the first of these.
+    labels = np.r_[np.zeros(4, int), np.ones(2000, int)]
+    rare = np.array([1000, 1001, 1002, 1900])
+    images = ImageSet(np.zeros((2004, 3, 16, 16), np.uint8), labels, np.arange(2004).astype(str), ("a", "b"))
+
+    def few(part):
+        return np.where(np.isin(part.ids.astype(int), [*range(4), *rare])[:, None, None], masks_of_size_twelve(len(part)), 0).astype(
+            np.uint8
+        )
+
+    own = images.subset(np.zeros(400, int))
+    probed = cue_conflict(own.images, own.labels, np.arange(400), 1, few(own), images, few)
+    counts = [np.sum(probed.factors["partner"] == row) for row in rare]
+    assert sum(counts) == 400
+    # Binomial with a mean of 100 and a standard deviation of 8.7; five of these are allowed.
+    assert max(abs(count - 100) for count in counts) < 44
+    assert 0.2 < 1 - (1 - 4 / 2000) ** REDRAWS < 0.8, "some are found by redrawing, some by looking at all"
+
+
+def masks_of_size_twelve(n):
+    mask = np.zeros((16, 16), np.uint8)
+    mask[2:14, 2:14] = 255
+    return np.broadcast_to(mask, (n, 16, 16))
+
+
+def test_where_no_other_class_is_left_no_row_is_chosen():
+    assert of_other_classes(np.array([4, 5]), np.array([1, 1]), np.array([1, 0]), np.zeros(2, np.uint64)).tolist() == [-1, 4]
+    assert of_other_classes(np.array([], int), np.array([], int), np.array([1]), np.zeros(1, np.uint64)).tolist() == [-1]
 
 
 def test_filling_is_a_weighted_mean_rounded_half_up():

@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from crossdistill.core import registry
-from crossdistill.core.errors import ImageError, UnknownNameError
+from crossdistill.core.errors import ImageError, StudyError, UnknownNameError
+from crossdistill.core.store import locked
 from crossdistill.core.types import ImageSet
 from crossdistill.images._cache import decoded
 from crossdistill.probes._build import build_probe_set, write_format
+from crossdistill.probes._formats import class_folders
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +117,8 @@ def test_parquet_reads_back_through_hugging_face_datasets(built, tmp_path):
 def test_a_format_is_written_once_recorded_and_mended_where_a_file_is_lost(built, format):
     folder = write_format(built, format)
     record = json.loads((built.folder / f"{format}.json").read_text())
-    assert [facts["level"] for facts in record["files"].values()] == [name for name in built.level_names for _ in range(2)]
+    per_draw = 1 if format == "parquet" else 2  # the others have a table beside each
+    assert [facts["level"] for facts in record["files"].values()] == [name for name in built.level_names for _ in range(2 * per_draw)]
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert write_format(built, format) == folder
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
@@ -125,7 +128,108 @@ def test_a_format_is_written_once_recorded_and_mended_where_a_file_is_lost(built
     assert lost.exists()
     if format != "parquet":  # duckdb does not promise equal bytes
         assert json.loads((built.folder / f"{format}.json").read_text()) == record
-    assert not list(built.folder.glob(".*"))
+    assert not list(built.folder.glob(".*part"))
+
+
+@pytest.mark.parametrize(
+    ("format", "file"),
+    [
+        ("png-zip", "level00-draw00.zip"),
+        ("png-zip", "level01-draw01.csv"),
+        ("parquet", "level01-draw00.parquet"),
+        ("imagefolder", "level00-draw01.csv"),
+        ("imagefolder", "level00-draw01/bee/05.png"),
+    ],
+)
+def test_a_file_that_was_changed_is_written_anew(built, format, file):
+    path = write_format(built, format) / file
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    write_format(built, format)
+    if format == "parquet":  # duckdb does not promise equal bytes
+        assert path.read_bytes().endswith(b"PAR1")
+    else:
+        assert path.read_bytes() == content
+    assert not list(built.folder.glob(".*part"))
+
+
+@pytest.mark.parametrize("change", ["a picture moved to another class", "a picture too many", "a picture lost"])
+def test_a_class_folder_that_was_changed_is_written_anew(built, change):
+    folder = write_format(built, "imagefolder") / "level00-draw00"
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*.png"))
+    picture = folder / "ant" / "00.png"
+    if change == "a picture too many":
+        (folder / "bee" / "extra.png").write_bytes(picture.read_bytes())
+    elif change == "a picture lost":
+        picture.unlink()
+    else:
+        picture.rename(folder / "bee" / "00.png")
+    write_format(built, "imagefolder")
+    assert sorted(path.relative_to(folder) for path in folder.rglob("*.png")) == names
+
+
+@pytest.mark.parametrize("record", ["{", "[]", '{"files": {}}', '{"files": {"level00-draw00.zip": 1}}', "\udc80"])
+def test_a_damaged_record_is_written_anew(built, record):
+    folder = write_format(built, "png-zip")
+    path = built.folder / "png-zip.json"
+    whole = path.read_text()
+    path.write_bytes(record.encode(errors="surrogateescape"))
+    assert write_format(built, "png-zip") == folder
+    assert path.read_text() == whole
+
+
+def test_files_that_another_process_writes_are_left_alone(built):
+    aside = built.folder / ".png-zip.part"
+    write_format(built, "parquet")
+    with locked(built.folder, "first"):
+        aside.mkdir()
+        (aside / "begun").touch()
+        with pytest.raises(StudyError, match="are being written by another process: wait for it"):
+            write_format(built, "png-zip")
+        assert (aside / "begun").exists()
+        write_format(built, "parquet")  # is there already
+    # Its process has ended, or was killed: what it left is cleared away.
+    folder = write_format(built, "png-zip")
+    assert sorted({path.suffix for path in folder.iterdir()}) == [".csv", ".zip"]
+
+
+def test_a_class_without_an_image_is_refused_where_readers_number_the_folders(make_images, tmp_path):
+    clean = make_images(6)
+    gap = ImageSet(clean.images, np.array([0, 2, 3, 0, 2, 3]), clean.ids, clean.class_names)
+    built = build_probe_set("scramble", gap, folder=tmp_path)
+    with pytest.raises(ImageError, match=r"1 of 4 classes have no image here \('bee'\).*choose png-zip or parquet"):
+        write_format(built, "imagefolder")
+    assert not list(built.folder.glob("*imagefolder*"))
+    assert read_back("parquet", write_format(built, "parquet") / "level00-draw00.parquet").labels.tolist() == gap.labels.tolist()
+
+
+@pytest.mark.parametrize("names", [("", "cat"), ("a" * 260, "é" * 200), (".", ".."), ("/etc", "a\0b"), ("cat", "cat")])
+def test_unusual_class_names_stay_in_folders_of_their_own(make_images, tmp_path, names):
+    clean = make_images(4)
+    built = build_probe_set("scramble", ImageSet(clean.images, np.array([0, 1, 1, 0]), clean.ids, names), folder=tmp_path)
+    assert class_folders(names) == sorted(set(class_folders(names)))
+    folder = write_format(built, "imagefolder") / "level00-draw00"
+    assert [len(list((folder / name).iterdir())) for name in class_folders(names)] == [2, 2]
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_full_disk_under_the_database_is_the_usual_sentence(built, monkeypatch):
+    import duckdb
+
+    class Full:
+        def __getattr__(self, name):
+            raise duckdb.IOException("IO Error: No space left on device")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(duckdb, "connect", lambda path: Full())
+    with pytest.raises(StudyError, match="cannot write .*No space left on device. Free some space, then give the same command again"):
+        write_format(built, "parquet")
+    assert not list(built.folder.glob("*parquet*"))
 
 
 def test_what_cannot_be_written_is_told(make_images, tmp_path):

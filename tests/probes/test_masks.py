@@ -1,5 +1,7 @@
 import importlib.util
 import pickle
+import resource
+import signal
 
 import numpy as np
 import pytest
@@ -64,6 +66,24 @@ def test_the_identity_is_the_content_of_the_files_that_are_used(images, tmp_path
     assert mask_supply(str(tmp_path / "m"), images).identity == first
     save(tmp_path / "m/c.png", half()[:, ::-1])
     assert mask_supply(str(tmp_path / "m"), images).identity != first
+
+
+def test_an_alpha_channel_counts_only_where_something_is_transparent(tmp_path):
+    grey = np.full((8, 10), 51)
+    grey[:, 5:] = 102
+    grey[0] = 200
+    colour = np.stack([grey, grey, grey], axis=2)
+    opaque, seen = np.full((8, 10), 255), half()
+    save(tmp_path / "opaque.png", np.dstack([colour, opaque]))
+    save(tmp_path / "opaque-grey.png", np.dstack([grey, opaque]))
+    save(tmp_path / "two-levels.png", np.dstack([half(value=1)] * 3 + [opaque]))
+    save(tmp_path / "cut-out.png", np.dstack([colour, seen]))
+    save(tmp_path / "empty.png", np.dstack([colour, 0 * opaque]))
+    assert np.array_equal(mask_picture(tmp_path / "opaque.png", (8, 10)), grey)
+    assert np.array_equal(mask_picture(tmp_path / "opaque-grey.png", (8, 10)), grey)
+    assert np.array_equal(mask_picture(tmp_path / "two-levels.png", (8, 10)), half())
+    assert np.array_equal(mask_picture(tmp_path / "cut-out.png", (8, 10)), seen)
+    assert not mask_picture(tmp_path / "empty.png", (8, 10)).any()
 
 
 def test_two_pictures_for_one_image_are_refused(images, tmp_path):
@@ -215,3 +235,26 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(images, tmp_path, monkey
     monkeypatch.setenv("CROSSDISTILL_CACHE", str(tmp_path / "file"))
     with pytest.raises(StudyError, match="cannot keep masks in .*set CROSSDISTILL_CACHE"):
         made_masks(Counting().maker(), images)
+
+
+def test_a_full_disk_is_one_sentence_and_not_a_signal(images, monkeypatch):
+    supply = made_masks(Counting().maker(), images)
+    # A limit on what this process may write stands for the end of the disk: the file as it is made is longer, but has no contents.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(StudyError, match="cannot keep masks in .*File too large.*Free some space there"):
+            supply.of(images)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert np.array_equal(supply.of(images), images.images[:, 0] * 3)
+
+
+def test_a_mask_file_that_was_cut_short_is_made_again(images, cache):
+    counting = Counting()
+    made_masks(counting.maker(), images).of(images)
+    path = next(cache.glob("masks/*/masks.npy"))
+    path.write_bytes(path.read_bytes()[:-10])
+    assert np.array_equal(made_masks(counting.maker(), images).of(images), images.images[:, 0] * 3)
+    assert counting.made == 5  # the first mask is zero as the new file is

@@ -74,7 +74,21 @@ def test_what_was_written_after_the_last_line_of_the_journal_is_cut_off(make_ima
     assert files_of(build_probe_set("scramble", make_images(), folder=tmp_path).folder) == files_of(whole.folder)
 
 
-@pytest.mark.parametrize("damage", ["a changed byte", "a lost file", "lost rows", "a damaged journal"])
+JOURNALS = {
+    "a journal that is not JSON": b"not JSON\n",
+    "a journal that is not text": b"\xff\xfe\n",
+    "a list in the journal": b"[1, 2]\n",
+    "a number in the journal": b"7\n",
+    "a step without files": b'{"step": "x", "rows": 3}\n',
+    "files without rows": b'{"step": "x", "rows": 3, "files": {"images-0": 3}}\n',
+    "rows that are text": b'{"step": "x", "rows": 3, "files": {"other": ["3", ""]}}\n',
+    "more rows than the file has": b'{"step": "x", "rows": 3, "files": {"kept_index": [3, ""]}}\n{"step": "level 0, draw 0", "rows": 8, '
+    b'"files": {"labels": [1000000000000, ""]}}\n',
+    "rows of a step that are no number": b'{"step": "x", "rows": "3", "files": {}}\n',
+}
+
+
+@pytest.mark.parametrize("damage", ["a changed byte", "a lost file", "lost rows", *JOURNALS])
 def test_what_is_damaged_is_built_again(make_images, tmp_path, monkeypatch, damage):
     whole = build_probe_set("scramble", make_images(), folder=tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -89,7 +103,7 @@ def test_what_is_damaged_is_built_again(make_images, tmp_path, monkeypatch, dama
     elif damage == "lost rows":
         file.write_bytes(file.read_bytes()[:-5000])
     else:
-        journal.write_text("not JSON\n" + journal.read_text())
+        journal.write_bytes(JOURNALS[damage] + journal.read_bytes())
     called = stop_after(monkeypatch, 99, KeyboardInterrupt())
     assert files_of(build_probe_set("scramble", make_images(), folder=tmp_path).folder) == files_of(whole.folder)
     assert len(called) == 6
@@ -121,6 +135,45 @@ def test_a_build_that_was_whole_but_for_its_name_is_only_named(make_images, tmp_
     whole = build_probe_set("scramble", make_images(), folder=tmp_path / "whole")
     called.clear()
     assert files_of(build_probe_set("scramble", make_images(), folder=tmp_path).folder) == files_of(whole.folder)
+    assert not called
+
+
+def test_more_rows_than_a_file_has_do_not_make_it_longer(tmp_path):
+    file = ArrayFile(tmp_path / "numbers.npy")
+    file.append(np.arange(4))
+    size = file.path.stat().st_size
+    for rows in (5, 10**12, -1):
+        with pytest.raises(ValueError, match=f"has not {rows} rows"):
+            ArrayFile.reopened(file.path, rows)
+    assert file.path.stat().st_size == size
+
+
+def test_a_folder_among_the_files_is_cleared_away(make_images, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            build_probe_set("scramble", make_images(), folder=tmp_path)
+    (part_of(tmp_path) / "folder" / "inside").mkdir(parents=True)
+    assert not (build_probe_set("scramble", make_images(), folder=tmp_path).folder / "folder").exists()
+
+
+def test_what_a_kill_after_the_naming_left_is_cleared_away(make_images, tmp_path, monkeypatch):
+    whole = build_probe_set("scramble", make_images(), folder=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(_build, "_tidy", lambda final: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            build_probe_set("scramble", make_images(), folder=tmp_path)
+    (tmp_path / whole.folder.name / "clean-images.npy").write_bytes(b"of the workers")
+    assert files_of(build_probe_set("scramble", make_images(), folder=tmp_path).folder) == files_of(whole.folder)
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_cost_the_set(make_images, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(_build, "preview_built", lambda *_: (_ for _ in ()).throw(ValueError("no picture")))
+        with pytest.raises(ValueError, match="no picture"):
+            build_probe_set("scramble", make_images(), folder=tmp_path)
+    called = stop_after(monkeypatch, 99, KeyboardInterrupt())
+    build_probe_set("scramble", make_images(), folder=tmp_path)
     assert not called
 
 

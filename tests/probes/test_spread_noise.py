@@ -3,6 +3,7 @@ import pytest
 from scipy.special import ndtri
 
 from crossdistill.core.errors import SettingError
+from crossdistill.probes._build import build_probe_set
 from crossdistill.probes._noise import noisy_squares
 from crossdistill.probes.spread_noise import spread_noise, squared_error, standard_normal
 
@@ -27,6 +28,18 @@ def test_the_error_is_that_of_localized_noise(make_images, fraction, sigma, posi
     # One step of the scale is 2**-13 of sigma, and the mildest level needs a fifth of sigma: 0.12 % of the error, four of them allowed.
     assert (share <= 1).all()
     assert share.min() > 0.995
+
+
+def test_a_built_set_spreads_the_error_of_the_squares_that_localized_noise_shows(make_images, tmp_path):
+    images = make_images(12)
+    local, spread_out = (build_probe_set(name, images, draws=2, folder=tmp_path) for name in ("localized_noise", "spread_noise"))
+    for level in range(len(local.levels)):
+        for draw in range(2):
+            found = error(local.images(level, draw).images, images.images)
+            assert np.array_equal(spread_out.factor("localized_error", level, draw), found)
+            share = error(spread_out.images(level, draw).images, images.images) / found
+            assert (share <= 1).all()
+            assert share.min() > 0.99
 
 
 def test_noise_is_all_over_the_image():

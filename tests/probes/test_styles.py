@@ -44,6 +44,8 @@ def test_other_images_of_the_set_can_be_the_styles(make_images):
     assert len(styles) == len(names) == 256
     for style, name in zip(styles[:9], names[:9], strict=True):
         assert np.array_equal(style, images.images[images.ids.tolist().index(name)])
+    assert supply.labels.tolist() == [images.labels[images.ids.tolist().index(name)] for name in names]
+    assert style_supply("textures", images).labels is None
 
 
 def test_a_folder_of_pictures_gives_styles_cropped_to_their_centre(make_images, tmp_path):

@@ -3,11 +3,11 @@ import pytest
 import torch
 from torch import nn
 
-from crossdistill.core.errors import SettingError
+from crossdistill.core.errors import ImageError, SettingError
 from crossdistill.probes._build import Supply, build_probe_set
 from crossdistill.probes._gatys import content_layer, gram, resized
 from crossdistill.probes._styles import style_supply
-from crossdistill.probes.stylized import chosen_styles, stylized
+from crossdistill.probes.stylized import chosen_styles, styles_of_other_classes, stylized
 
 STEPS = 12
 
@@ -135,6 +135,34 @@ def test_no_image_is_its_own_style(make_images):
     assert len(np.unique(chosen)) > 5
 
 
+def test_styles_with_classes_come_from_other_classes(make_images, encoder):
+    images, supply = make_images(24), style_supply("images", make_images(24))
+    styles, style_labels = supply.of(images), supply.labels
+    everything = np.arange(24)
+    made = stylized(images.images, images.labels, everything, 1, encoder, styles, style_labels, alpha=0.0)
+    assert (style_labels[made.factors["style"]] != images.labels).all()
+    without = stylized(images.images, images.labels, everything, 1, encoder, styles, alpha=0.0)
+    assert (style_labels[without.factors["style"]] == images.labels).any()
+    drawn = [
+        chosen_styles(images.images, everything, seed, styles, styles_of_other_classes(images.labels, style_labels)) for seed in range(200)
+    ]
+    # Of 18 styles each is missed by 200 draws with a chance of 1.1e-5: none of 24 images misses one but for once in 200.
+    assert all(len(np.unique(column)) >= 17 for column in np.array(drawn).T)
+
+
+def test_the_builder_hands_over_the_classes_of_styles(make_images, encoder, tmp_path):
+    images = make_images(24)
+    supplies = {"encoder": Supply(lambda block: encoder, "tiny", {}), "styles": style_supply("images", images)}
+    built = build_probe_set("stylized", images, levels=[{"alpha": 0.0}], folder=tmp_path, supplies=supplies)
+    assert (supplies["styles"].labels[built.images(0, 0).factors["style"]] != images.labels).all()
+
+
+def test_a_set_of_one_class_has_no_styles_of_another(make_images, encoder, styles):
+    images = make_images(2)
+    with pytest.raises(ImageError, match="stylized takes styles from images of other classes, but there are none"):
+        stylized(images.images, np.zeros(2, int), np.arange(2), 1, encoder, styles, np.zeros(len(styles), int))
+
+
 def test_a_set_names_its_encoder_and_styles_and_is_built_in_blocks_of_64(make_images, encoder, tmp_path):
     sizes = []
 
@@ -147,7 +175,7 @@ def test_a_set_names_its_encoder_and_styles_and_is_built_in_blocks_of_64(make_im
     level = {"steps": 1, "side": 8}
     built = build_probe_set("stylized", images, levels=[level], folder=tmp_path, supplies=supplies)
     assert set(sizes) - {1} >= {64, 6}
-    assert built.manifest["supplies"]["encoder"] == {"name": "tiny"}
+    assert built.manifest["supplies"]["encoder"]["name"] == "tiny"
     assert len(built.manifest["supplies"]["styles"]["styles"]) > 100
     assert built.images(0, 0).factors["style"].dtype == np.int64
 

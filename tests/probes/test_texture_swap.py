@@ -4,6 +4,7 @@ import pytest
 from crossdistill.core.errors import ImageError, SettingError
 from crossdistill.images._splits import load_splits
 from crossdistill.images.trifeature import retextured
+from crossdistill.metrics.cue_choice import cue_choice
 from crossdistill.metrics.shape_bias import shape_bias
 from crossdistill.probes._build import build_probe_set
 from crossdistill.probes.texture_swap import mixed, other_textures, texture_swap
@@ -83,9 +84,10 @@ def test_a_share_lies_between_the_clean_image_and_the_swapped_one():
 
 def test_every_level_shows_the_same_new_texture_and_another_draw_others():
     images = test_images()
-    first = swapped(images, share=0.25).factors["texture"]
-    assert np.array_equal(first, swapped(images, share=1.0).factors["texture"])
-    assert (first != swapped(images, seed=4).factors["texture"]).mean() > 0.5
+    first = swapped(images, share=0.25).factors["swapped_in"]
+    assert np.array_equal(first, swapped(images, share=1.0).factors["swapped_in"])
+    assert np.array_equal(first, swapped(images, share=0.0).factors["swapped_in"])
+    assert (first != swapped(images, seed=4).factors["swapped_in"]).mean() > 0.5
 
 
 def test_the_metrics_read_the_swapped_texture(tmp_path):
@@ -95,6 +97,17 @@ def test_the_metrics_read_the_swapped_texture(tmp_path):
     assert shape_bias(shape, shape, texture).value == 1
     assert shape_bias(texture, shape, texture).value == 0
     assert {"shape", "texture", "colour"} <= shown.factors.keys()  # what `cue_choice` asks for
+
+
+def test_half_swapped_images_are_no_conflict(tmp_path):
+    built = build_probe_set("texture_swap", test_images(), levels=[{"share": 0.0}, {"share": 0.5}, {"share": 1.0}], folder=tmp_path)
+    for level in (0, 1):
+        shown = built.images(level, 0)
+        shape, texture = shown.factors["shape"], shown.factors["texture"]
+        assert shape_bias(shown.factors["swapped_in"], shape, texture).reason, "both textures show"
+        assert cue_choice(shape, shape, texture, shown.factors["colour"])["shape"].reason
+    whole = built.images(2, 0).factors
+    assert np.array_equal(whole["texture"], whole["swapped_in"])
 
 
 def test_images_of_other_sources_are_refused(make_images):

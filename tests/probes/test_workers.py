@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crossdistill.core import registry
-from crossdistill.core.errors import SettingError
+from crossdistill.core.errors import SettingError, StudyError
 from crossdistill.core.registry import as_plugin, probe
 from crossdistill.core.types import ImageSet, ProbeImages
 from crossdistill.probes import _treatment
@@ -42,6 +42,9 @@ def test_mapped_images_are_read_from_their_own_file(make_images, tmp_path, small
         assert written == tmp_path / "clean-images.npy"
         assert np.array_equal(np.load(written), view)
         written.unlink()
+    changed = np.load(tmp_path / "pixels.npy", mmap_mode="c")
+    changed[0] ^= 255  # in memory only
+    assert np.array_equal(np.load(_treatment._file_of(changed, tmp_path)), changed)
     images = ImageSet(mapped, clean.labels, clean.ids, clean.class_names)
     first = build_probe_set("scramble", images, folder=tmp_path / "mapped", workers=2)
     second = build_probe_set("scramble", clean, folder=tmp_path / "memory", workers=2)
@@ -77,6 +80,30 @@ def test_an_error_in_a_worker_arrives_with_its_traceback(make_images, tmp_path, 
 def test_answers_come_in_the_order_of_the_jobs():
     with Workers(2, functools.partial, pow, 2) as workers:
         assert list(workers.map((n,) for n in range(9))) == [2**n for n in range(9)]
+
+
+def test_a_file_in_the_current_directory_does_not_take_the_place_of_a_library(tmp_path, monkeypatch):
+    (tmp_path / "pickle.py").write_text("raise RuntimeError('the wrong pickle')")
+    monkeypatch.chdir(tmp_path)
+    with Workers(1, functools.partial, pow, 2) as workers:
+        assert list(workers.map([(3,)])) == [8]
+
+
+def test_a_worker_that_ends_is_told_and_what_is_done_is_kept(make_images, tmp_path, small_blocks, monkeypatch):
+    with Workers(1, functools.partial, os._exit) as workers, pytest.raises(StudyError, match=r"ended \(exit code 9\).*fewer --workers"):
+        list(workers.map([(9,)]))
+
+    def killed(*arguments):
+        workers = Workers(*arguments)
+        workers._processes[0].kill()
+        return workers
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_treatment, "Workers", killed)
+        with pytest.raises(StudyError, match="same command goes on"):
+            build_probe_set("scramble", make_images(11), folder=tmp_path, workers=2)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    build_probe_set("scramble", make_images(11), folder=tmp_path)
 
 
 def test_what_cannot_be_sent_or_made_is_refused(monkeypatch):

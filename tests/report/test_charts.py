@@ -44,7 +44,7 @@ def test_the_style_sheet_exchanges_every_ink_of_the_charts_in_the_dark():
 
 def test_the_inheritance_chart_scales_and_describes_itself(study_folder):
     study = read_study(study_folder)
-    rows = [row for row in headline_rows(study.inheritance) if row.pair == 0]
+    rows = [row for row in headline_rows(study.inheritance, study.choice_sets) if row.pair == 0]
     drawing = charts.inheritance_chart(study.pairs[0], rows, charts.axis_limit(rows))
     root = ElementTree.fromstring(drawing)
     assert "viewBox" in root.attrib
@@ -56,20 +56,22 @@ def test_the_inheritance_chart_scales_and_describes_itself(study_folder):
 
 def test_what_is_not_measurable_is_said_in_the_chart(study_folder):
     study = read_study(study_folder)
-    row = headline_rows(study.inheritance)[0]
+    row = headline_rows(study.inheritance, study.choice_sets)[0]
     lost = row.model_copy(update={"verdict": "not_measurable", "difference": None, "low": None, "high": None, "teacher_gap": None})
     assert "not measurable" in charts.inheritance_chart(study.pairs[0], [lost], 10)
 
 
 def test_a_hostile_name_stays_text(study_folder):
     study = read_study(study_folder)
-    rows = [row.model_copy(update={"method": "<script>alert(1)</script>"}) for row in headline_rows(study.inheritance)[:2]]
+    rows = [
+        row.model_copy(update={"method": "<script>alert(1)</script>"}) for row in headline_rows(study.inheritance, study.choice_sets)[:2]
+    ]
     rows.append(rows[0].model_copy(update={"method": "kd"}))
     assert "<script" not in charts.inheritance_chart(study.pairs[0], rows, 10)
 
 
 def test_very_wide_intervals_do_not_flatten_the_rest(study_folder):
-    row = headline_rows(read_study(study_folder).inheritance)[0]
+    row = headline_rows(read_study(study_folder).inheritance, ())[0]
     row = row.model_copy(update={"difference": 0.1, "low": -8.0, "high": 8.2, "teacher_gap": 0.2})
     # 1.1 x the largest centre, 20 points, times 2: beyond that an arrow head says that the interval goes on.
     assert charts.axis_limit([row]) == pytest.approx(44)

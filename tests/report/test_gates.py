@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -11,9 +13,11 @@ import pytest
 from crossdistill.compare import read_table, write_table
 from crossdistill.compare.gates import TOO_LITTLE_SIGNAL
 from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord
+from crossdistill.report import charts
+from crossdistill.report.figure_tables import figure_tables
 from crossdistill.report.names import measured, quantity
 from crossdistill.report.page import build_page, render
-from crossdistill.report.sentences import verdict_sentences
+from crossdistill.report.sentences import headline_rows, verdict_sentences
 from crossdistill.report.study_files import read_study
 from crossdistill.report.tables import contrast_table, metric_table
 
@@ -171,3 +175,74 @@ def test_ceilings_are_counted_apart_from_students_and_missing_ones_are_not_misse
     assert study.missing == ()
     assert "8 students trained, 1 network trained on probes for their signal gate" in words(folder)
     build_page(folder)
+
+
+def changed(folder: Path, change: Callable[[ResultRow], list[ResultRow]]) -> None:
+    path = folder / "results.parquet"
+    write_table([new for row in read_table(path, ResultRow) for new in change(row)], path)
+
+
+def test_a_probe_that_dropped_images_is_read_beside_the_clean_accuracy_on_the_others(folder: Path) -> None:
+    def dropping(row: ResultRow) -> list[ResultRow]:
+        if row.probe != "superpixel":
+            return [row]
+        row = row.model_copy(update={"chance": 0.45})
+        clean = row.model_copy(update={"metric": "clean_accuracy", "value": 0.777})
+        return [row, clean] if row.metric == "accuracy" else [row]
+
+    changed(folder, dropping)
+    study = read_study(folder)
+    table = metric_table(study, "Accuracy", ["accuracy"])
+    assert table is not None
+    heads = [(cells[0].text, cells[0].small) for cells in table.rows]
+    place = heads.index(("superpixel", "the same images, clean"))
+    assert heads[place + 1][1].startswith("n_segments=64")
+    assert {cell.text.replace("\u00a0", " ") for cell in table.rows[place][1:] if cell.text != "not observed"} == {"77.7 %"}
+    assert len([head for head in heads if head[1] == "the same images, clean"]) == 1
+    near = {cells[0].text for cells in table.rows for cell in cells[1:] if "near chance" in cell.small}
+    assert "superpixel" in near  # 45 %, the share of its largest class, where a fifth is right by chance on the other sets
+
+    drawn: list[Any] = []
+    original = charts._curves_chart
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "_curves_chart", lambda data, *rest: drawn.append((data, rest[-1])) or original(data, *rest))
+        for probe in ("superpixel", "scramble"):
+            charts.accuracy_curves(study, study.pairs[0], probe)
+    (cut, chance), (whole, usual) = drawn
+    assert {point["accuracy"] for point in cut if point["place"] == 0} == {pytest.approx(77.7)}
+    assert 77.7 not in {point["accuracy"] for point in whole}
+    assert (chance, usual) == (0.45, 0.2)
+    assert "chance on these images: 45.0 %" in words(folder)
+
+
+def test_choices_on_a_probe_that_puts_a_cue_there_reach_table_headline_and_chart(folder: Path) -> None:
+    def choosing(row: ResultRow) -> list[ResultRow]:
+        bias = row.model_copy(update={"metric": "shape_bias", "value": 0.25})
+        return [row, bias] if row.metric == "accuracy" and row.probe in ("clean", "scramble", "superpixel") else [row]
+
+    changed(folder, choosing)
+    (manifest,) = folder.glob("probes/scramble-*/manifest.json")
+    levels = [{**level, "factors": {"texture": None}} for level in json.loads(manifest.read_text())["levels"]]
+    edit(manifest, levels=levels)
+    study = read_study(folder)
+    assert study.choice_sets == ("scramble", "conflict")
+    (choices,) = [item.table for item in figure_tables(study) if item.heading == "Choices between cues"]
+    assert {cells[0].small.split(",")[0] for cells in choices.rows if cells[0].text == "shape bias"} == {"scramble", "conflict"}
+    accuracy = next(row for row in study.inheritance if (row.probe, row.level_or_auc, row.metric) == ("scramble", "auc", "accuracy"))
+    bias = accuracy.model_copy(update={"metric": "shape_bias", "role": "secondary"})
+    shown = headline_rows([*study.inheritance, bias], study.choice_sets)
+    assert bias in shown
+    assert accuracy in shown
+    drawing = charts.inheritance_chart(study.pairs[0], [bias.model_copy(update={"signal_gate": "not run"})], 10)
+    assert "shape bias (scramble) (gate not run)" in drawing
+
+
+def test_where_the_clean_images_hold_no_cues_every_set_with_choices_counts(folder: Path) -> None:
+    changed(folder, lambda row: [row, row.model_copy(update={"metric": "shape_bias"})] if row.probe == "superpixel" else [row])
+    assert read_study(folder).choice_sets == ("superpixel", "conflict")
+
+
+def test_why_no_network_could_be_trained_for_a_gate_stands_with_the_probe(folder: Path) -> None:
+    edit(folder / "plan.json", no_ceilings={"scramble": "no masks for the training images", "superpixel": "no masks either"})
+    assert "Gate not run: no masks for the training images." in words(folder)
+    assert "no masks either" not in words(folder)  # its gate was decided without one

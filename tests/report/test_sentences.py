@@ -194,12 +194,37 @@ def test_the_headline_takes_averages_over_levels_and_choices_on_sets_of_their_ow
         row(probe="conflict", level_or_auc=""),
         row(probe="clean", level_or_auc="", metric="confidence"),
     ]
-    assert headline_rows([*left, *kept]) == kept
+    assert headline_rows([*left, *kept], ["conflict"]) == kept
+
+
+def test_a_probe_with_cues_of_its_own_has_its_choices_in_the_headline_beside_its_accuracy():
+    rows = [
+        row(metric="retention"),
+        row(),
+        row(metric="shape_bias"),
+        row(metric="shape_bias", level_or_auc="grid=2"),
+        row(probe="clean", level_or_auc="", metric="shape_bias"),
+    ]
+    assert headline_rows(rows, ["scramble"]) == rows[1:3]
+
+
+def test_a_mean_that_includes_failed_levels_says_so_in_its_sentence():
+    noted = few(note="the mean includes what failed the signal gate: grid=8")
+    (alone,) = verdict_sentences([noted])
+    assert alone.text.endswith(" The mean includes what failed the signal gate: grid=8.")
+    faint = [noted.model_copy(update={"probe": probe, "low": -0.1}) for probe in ("scramble", "mosaic")]
+    (group,) = verdict_sentences(faint)
+    assert all("; the mean includes what failed the signal gate: grid=8)" in item for item in group.items)
+    lost = [item.model_copy(update={"verdict": "nothing_to_inherit"}) for item in faint]
+    (group,) = verdict_sentences(lost)
+    assert "Scramble accuracy: the mean includes what failed the signal gate: grid=8." in group.text
 
 
 def test_a_declared_contrast_is_always_in_the_headline():
     assert (
-        headline_rows([row(role="primary", probe="conflict", level_or_auc=""), row(probe="conflict", metric="shape_bias")])[0].role
+        headline_rows([row(role="primary", probe="conflict", level_or_auc=""), row(probe="conflict", metric="shape_bias")], ["conflict"])[
+            0
+        ].role
         == "primary"
     )
 

@@ -185,4 +185,5 @@ def _row(draft: Draft, p_holm: float | None, n_declared: int) -> InheritanceRow:
         verdict=judgement.verdict,
         reason=judgement.reason,
         signal_gate=draft.signal.status if draft.signal else "",
+        note=draft.signal.note if draft.signal else None,
     )

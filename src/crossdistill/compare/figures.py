@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossdistill.core.records import ResultRow
+from crossdistill.core.records import CLEAN_ACCURACY, ResultRow
 from crossdistill.metrics._answers import NOT_TRUSTED
 
 
@@ -26,10 +26,11 @@ class Figures:
     def __init__(self, results: Sequence[ResultRow]) -> None:
         self._rows = {(r.run, Figure(r.probe, r.level, r.metric), r.teacher_run): r for r in results}
         self._own = {(r.run, Figure(r.probe, r.level, r.metric)): r for r in results}
-        # Figures of networks that no teacher stands beside: these, and not fidelity, are contrasted.
+        # Figures of networks that no teacher stands beside: these, and not fidelity, are contrasted. The clean accuracy on the images
+        # that a probe kept is there to be read beside the probe's, and is nearly the one on all of them, which is contrasted.
         self._contrasted: dict[str, list[Figure]] = {}
         for r in results:
-            if r.teacher_run is None and r.unit != NOT_TRUSTED:
+            if r.teacher_run is None and r.unit != NOT_TRUSTED and r.metric != CLEAN_ACCURACY:
                 self._contrasted.setdefault(r.run, []).append(Figure(r.probe, r.level, r.metric))
 
     def contrasted(self, runs: Sequence[str]) -> list[Figure]:

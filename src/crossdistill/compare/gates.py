@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from crossdistill.compare.observed import AVERAGE, CLEAN, Answers, ObservedRun, chance_level, clean_answers, curve, levels, paired
 from crossdistill.core.records import CEILING, GateStatus
-from crossdistill.metrics._gates import SIGNAL, signal_gate
+from crossdistill.metrics._gates import SIGNAL, carries_signal, signal_gate
 from crossdistill.metrics.accuracy import accuracy
 
 TOO_LITTLE_SIGNAL = "too little signal"
@@ -23,11 +23,13 @@ class SignalGate:
     ceiling: float
     floor: float
     reached_by: str  # who reached the ceiling, in words
+    trained: bool = False  # whether a network trained on the probe was shown the level
+    failed_levels: tuple[str, ...] = ()  # of a mean over levels: those that failed, which count in it
 
     @property
     def could_pass(self) -> bool:
         """Whether a network trained on the probe may still show that there is enough to read."""
-        return self.status != "passed" and 1 - self.floor >= SIGNAL
+        return self.status != "passed" and carries_signal(1.0, self.floor)
 
     @property
     def reason(self) -> str | None:
@@ -41,6 +43,13 @@ class SignalGate:
             f"the signal gate asks for {100 * SIGNAL:.0f} above it"
         )
 
+    @property
+    def note(self) -> str | None:
+        """What to know beside a mean over levels that passed although some levels did not; None where there is nothing."""
+        if self.status == "failed" or not self.failed_levels:
+            return None
+        return f"the mean includes what failed the signal gate: {', '.join(self.failed_levels)}"
+
 
 @dataclass(frozen=True)
 class _Reached:
@@ -48,15 +57,18 @@ class _Reached:
 
     share: float
     by: str
-    trained: bool
+    trained: bool  # on the probe
+    alone: bool  # on this very level and no other
 
 
 def signal_gates(runs: Sequence[ObservedRun]) -> dict[tuple[str, str], SignalGate]:
     """{(probe, level): gate} of every probe that the runs were shown, labels given; see `metrics._gates.signal_gate`.
 
     All runs count, whatever their arm; those of the arm "ceiling" were trained on the probe at the levels that they were shown.
-    The gate is one for the study: what any network reads is in the images. Level "auc" is held to the mean of its levels'
-    ceilings, and is decided where these are, or where their lower bounds are enough.
+    The gate is one for the study: what any network reads is in the images. One training shared by several levels may pass any of
+    them but fails none, since images of the hard levels spoil what it learns of the others: only a network trained on one level
+    alone does. Level "auc" is held to the mean of its levels' ceilings. It passes where these, or lower bounds of them, are enough;
+    it fails where each level's ceiling is known from a training, or has itself failed.
     """
     found: dict[tuple[str, str], list[_Reached]] = {}
     floors: dict[tuple[str, str], float] = {}
@@ -67,34 +79,36 @@ def signal_gates(runs: Sequence[ObservedRun]) -> dict[tuple[str, str], SignalGat
                 if probe != CLEAN[0] and (clean is None or paired(probe, answers, clean)) and answers.labelled:
                     floors.setdefault((probe, level), chance_level(answers.labels))
                     if level != AVERAGE:
-                        found.setdefault((probe, level), []).append(_reached(run, answers))
+                        found.setdefault((probe, level), []).append(_reached(run, answers, alone=len(of_probe) == 1))
     single = {place: _gate(reached, floors[place]) for place, reached in found.items()}
     averages = {
-        (probe, level): _average_gate([gate for (other, _), gate in single.items() if other == probe], floor)
+        (probe, level): _average_gate({name: gate for (other, name), gate in single.items() if other == probe}, floor)
         for (probe, level), floor in floors.items()
         if level == AVERAGE
     }
     return {place: (single | averages)[place] for place in floors}
 
 
-def _reached(run: ObservedRun, answers: Answers) -> _Reached:
+def _reached(run: ObservedRun, answers: Answers, *, alone: bool) -> _Reached:
     estimate = accuracy(answers.decisions, answers.labels)
     assert estimate.value is not None
     assert estimate.low is not None
     if run.record.arm == CEILING:
-        return _Reached(estimate.value, f"{run.record.student}, trained on such images", trained=True)
+        return _Reached(estimate.value, f"{run.record.student}, trained on such images", trained=True, alone=alone)
     # The trained network is the ceiling; another one is it only where that is certain.
-    return _Reached(estimate.low, f"the lower bound of {run.record.label}", trained=False)
+    return _Reached(estimate.low, f"the lower bound of {run.record.label}", trained=False, alone=False)
 
 
 def _gate(reached: Sequence[_Reached], floor: float) -> SignalGate:
     best = max(reached, key=lambda one: one.share)
     trained = max((one for one in reached if one.trained), key=lambda one: one.share, default=None)
     beside = f"; {trained.by}: {100 * trained.share:.1f} %" if trained and trained is not best else ""
-    return SignalGate(signal_gate(best.share, floor, trained=trained is not None), best.share, floor, best.by + beside)
+    status = signal_gate(best.share, floor, trained=any(one.alone for one in reached))
+    return SignalGate(status, best.share, floor, best.by + beside, trained=trained is not None)
 
 
-def _average_gate(gates: Sequence[SignalGate], floor: float) -> SignalGate:
-    ceiling = fmean(gate.ceiling for gate in gates)
-    status = signal_gate(ceiling, floor, trained=all(gate.status != "not run" for gate in gates))
-    return SignalGate(status, ceiling, floor, "the mean over the levels")
+def _average_gate(gates: Mapping[str, SignalGate], floor: float) -> SignalGate:
+    ceiling = fmean(gate.ceiling for gate in gates.values())
+    known = all(gate.status == "failed" or (gate.status == "passed" and gate.trained) for gate in gates.values())
+    failed = tuple(level for level, gate in gates.items() if gate.status == "failed")
+    return SignalGate(signal_gate(ceiling, floor, trained=known), ceiling, floor, "the mean over the levels", known, failed)

@@ -25,14 +25,18 @@ from crossdistill.compare.observed import (
     shared_index,
 )
 from crossdistill.core import registry
-from crossdistill.core.records import CEILING, ResultRow
+from crossdistill.core.records import CEILING, CLEAN_ACCURACY, ResultRow
 from crossdistill.core.types import Estimate
+from crossdistill.metrics.accuracy import accuracy
 
 FEWEST_LEVELS = 3
 """A curve with fewer levels than this is labelled so."""
 
 BESIDE_CLEAN = {"probe_correct", "clean_correct"}
 """What puts a probe beside the clean images: a metric that reads one of these is read as a bias, and is held to the signal gate."""
+
+CUE = "_labels"
+"""How the inputs end that name the class of one cue of an image: choices between cues are read as a bias as well."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Place:
     n_rejected: int = 0
     note: str | None = None
     gate: SignalGate | None = None  # None for images that are no probe
+    chance: float | None = None  # None without labels
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,10 @@ def results_table(runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> list[Re
     network and seed; those rows name the teacher.
 
     Where a probe's signal gate failed (over all the runs, see `gates`), figures that put the probe beside the clean images
-    (retention) are not measurable: they would be read as a bias. Accuracy, confidence and fidelity stay, since they say what was
-    answered, whatever the images hold; `signal_gate` says on every row what became of the gate.
+    (retention) and choices between cues are not measurable: they would be read as a bias. Accuracy, confidence and fidelity stay,
+    since they say what was answered, whatever the images hold; `signal_gate` says on every row what became of the gate.
+
+    A probe that drops images has `clean_accuracy` beside its accuracy, over the same images.
     """
     by_name, gates = {run.record.run: run for run in runs}, signal_gates(runs)
     teachers = [[by_name[t.run] for t in _teachers(run, runs, pairs) if t.run in by_name] for run in runs]
@@ -95,10 +102,14 @@ def _rows_of_run(
     probed = _probed_images(run)
     for probe, of_probe in observed.items():
         for level, answers in curve(of_probe).items():
-            lost = len(np.setdiff1d(probed, answers.index)) if paired(probe, answers, clean) else 0
-            place = Place(probe, level, lost, _note(level, len(of_probe)), gates.get((probe, level)))
-            inputs = _inputs(probe, answers, clean)
+            # A ceiling is shown its probe and nothing else.
+            of_the_test = paired(probe, answers, clean) or run.record.arm == CEILING
+            lost = len(np.setdiff1d(probed, answers.index)) if of_the_test else 0
+            inputs, gate = _inputs(probe, answers, clean), gates.get((probe, level))
+            place = Place(probe, level, lost, _note(level, len(of_probe), gate), gate, inputs.get("chance"))
             yield from _figures(run, place, inputs, _applicable(inputs))
+            if lost and "clean_correct" in inputs:
+                yield _row(run, place, CLEAN_ACCURACY, _share_right(inputs["clean_correct"]), None)
             for teacher, curves in zip(teachers, curves_of_teachers, strict=True):
                 if theirs := curves.get(probe, {}).get(level):
                     yield from _against_teacher(run, teacher, place, clean, answers, theirs)
@@ -129,7 +140,7 @@ def _figures(
     for metric in sorted(metrics):
         function, needed = _metrics()[metric]
         for figure, estimate in _named(metric, function(**{name: inputs[name] for name in needed})).items():
-            if refusal and needed & BESIDE_CLEAN:
+            if refusal and (needed & BESIDE_CLEAN or any(name.endswith(CUE) for name in needed)):
                 estimate = Estimate.not_measurable(refusal, n=estimate.n, unit=estimate.unit)
             yield _row(run, place, figure, estimate, taught_by)
 
@@ -160,8 +171,13 @@ def _probed_images(run: ObservedRun) -> np.ndarray:
     return np.unique(np.concatenate(held)) if held else np.empty(0, dtype=np.int64)
 
 
-def _note(level: str, n_levels: int) -> str | None:
-    return f"curve of {n_levels} levels" if level == AVERAGE and n_levels < FEWEST_LEVELS else None
+def _share_right(correct: np.ndarray) -> Estimate:
+    return accuracy(correct, np.ones_like(correct))
+
+
+def _note(level: str, n_levels: int, gate: SignalGate | None) -> str | None:
+    short = f"curve of {n_levels} levels" if level == AVERAGE and n_levels < FEWEST_LEVELS else None
+    return "; ".join(filter(None, [short, gate and gate.note])) or None
 
 
 @cache
@@ -205,4 +221,5 @@ def _row(run: ObservedRun, place: Place, metric: str, estimate: Estimate, taught
         n_rejected=place.n_rejected,
         teacher_run=taught_by.run if taught_by else record.teacher_run,
         signal_gate=place.gate.status if place.gate else "",
+        chance=place.chance,
     )

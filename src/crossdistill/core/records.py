@@ -23,6 +23,9 @@ GateStatus = Literal["", "passed", "failed", "not run"]
 CEILING = "ceiling"
 """The arm of a network that is trained on a probe's own images, to learn how much signal they carry."""
 
+CLEAN_ACCURACY = "clean_accuracy"
+"""The figure of a probe that drops images: a network's accuracy on the clean versions of those that it kept."""
+
 
 class Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +55,7 @@ class ResultRow(Row):
     n_rejected: int = 0
     teacher_run: str | None = None  # folder name of the teacher run that taught it
     signal_gate: GateStatus = ""
+    chance: float | None = None  # what the best constant answer scores on these very images; None without labels
 
 
 class InheritanceRow(Row):
@@ -84,6 +88,7 @@ class InheritanceRow(Row):
     verdict: Verdict
     reason: str | None
     signal_gate: GateStatus = ""
+    note: str | None = None  # what a reader should know beside the verdict: which levels of a mean carry too little signal
 
 
 class EstimateModel(Row):

@@ -178,24 +178,29 @@ def probe(
     control_of: str | None = None,
     block: int | None = None,
     tile: Callable[..., tuple[int, int]] | None = None,
+    removes: tuple[str, ...] = (),
     version: int = 1,
 ) -> Callable[[F], F]:
     """Mark a function `(images, labels, index, seed, *, levels) -> ProbeImages` as a probe.
 
     The engine supplies what its positional parameters name: `images`, `labels`, `index` and `seed`; `image_set` (the same images
     with ids, factors and provenance) and `pool` (all images of the set, in which `index` counts); and, where they can be had,
-    `masks`, `encoder` and `styles`. `isolates` says in words what a high accuracy means; `quick` and `full` list the levels of
-    the two presets, mildest first, or are functions of the size (height, width) that do; `draws` their number of draws
-    ({"quick": 1, "full": 5}); `null` is the level that must return the clean bytes, or None where there can be none.
+    `masks`, `encoder`, `styles` and `style_labels` (None where styles have no classes). `isolates` says in words what a high
+    accuracy means; `quick` and `full` list the levels of the two presets, mildest first, or are functions of the size (height,
+    width) that do; `draws` their number of draws ({"quick": 1, "full": 5}); `null` is the level that must return the clean bytes,
+    or None where there can be none.
 
     `core` probes are the default of a study: cheap, and without weights. `control_of` names the probe whose effect this one shows
-    without the cue. A probe with a `block` is given exactly that many images at a time, since its bytes may depend on their
-    company; all others must not. `tile(size, level)` gives the (height, width) of the cells on which it works, where there is
-    such a grid: a level whose cells are whole patches of a ViT is easier for it by construction.
+    without the cue; both are given the same seed. `removes` are the factors of the source, such as texture, that its images no
+    longer show: a probe set leaves them out, unless the probe reports them anew. A probe with a `block` is given exactly that many
+    images at a time, since its bytes may depend on their company; all others must not. `tile(size, level)` gives the (height,
+    width) of the cells on which it works, where there is such a grid: a level whose cells are whole patches of a ViT is easier for
+    it by construction.
     """
     facts = dict(
-        isolates=isolates, quick=quick, full=full, draws=draws, null=null, core=core, control_of=control_of, block=block, tile=tile
-    )
+        isolates=isolates, quick=quick, full=full, draws=draws, null=null, core=core, control_of=control_of, block=block, tile=tile,
+        removes=removes,
+    )  # fmt: skip
     return _mark("probe", version, facts)
 
 
@@ -273,7 +278,7 @@ def as_plugin(name: str, function: Callable[..., Any]) -> Plugin:
 
 def describe(plugin: Plugin) -> dict[str, Any]:
     """What `crossdistill list KIND NAME` shows: the decorator's facts that are plain data, and each setting's type and default."""
-    plain = {name: value for name, value in plugin.facts.items() if isinstance(value, str | int | float | list | dict)}
+    plain = {name: value for name, value in plugin.facts.items() if isinstance(value, str | int | float | list | tuple | dict)}
     return {
         "name": plugin.name,
         "summary": plugin.summary,

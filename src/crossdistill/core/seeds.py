@@ -6,6 +6,7 @@ which other arms run. A key is made of plain values: (study seed, role, run seed
 
 import hashlib
 import json
+import operator
 
 import numpy as np
 
@@ -13,12 +14,12 @@ Part = str | int | float | bool | None
 
 
 def key(*parts: Part) -> int:
-    """A 64-bit key for the named decision.
+    """A 64-bit key for the named decision; NumPy's integers count as the numbers that they are.
 
-    >>> key(0, "student", 1, "order", 3) == key(0, "student", 1, "order", 3) != key(0, "student", 1, "order", 4)
+    >>> key(0, "student", 1, "order", 3) == key(0, "student", 1, "order", np.int64(3)) != key(0, "student", 1, "order", 4)
     True
     """
-    text = json.dumps(parts, separators=(",", ":"))
+    text = json.dumps(parts, separators=(",", ":"), default=operator.index)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 

@@ -31,6 +31,15 @@ def accuracy_gate(clean_correct: np.ndarray, chance: float) -> str | None:
     )
 
 
+def carries_signal(ceiling: float, floor: float) -> bool:
+    """Whether a ceiling is the 20 points above its floor that the signal gate asks for, rounding errors aside.
+
+    >>> carries_signal(0.3, 0.1), carries_signal(0.29, 0.1)
+    (True, False)
+    """
+    return ceiling - floor >= SIGNAL - ROUNDING
+
+
 def signal_gate(ceiling: float, floor: float, *, trained: bool) -> GateStatus:
     """Whether a probe carries enough signal to be read: "passed" where ceiling - floor is at least 20 points.
 
@@ -43,6 +52,6 @@ def signal_gate(ceiling: float, floor: float, *, trained: bool) -> GateStatus:
     >>> signal_gate(0.45, 0.25, trained=False), signal_gate(0.44, 0.25, trained=True), signal_gate(0.44, 0.25, trained=False)
     ('passed', 'failed', 'not run')
     """
-    if ceiling - floor >= SIGNAL - ROUNDING:
+    if carries_signal(ceiling, floor):
         return "passed"
-    return "failed" if trained or 1 - floor < SIGNAL - ROUNDING else "not run"
+    return "failed" if trained or not carries_signal(1.0, floor) else "not run"

@@ -20,8 +20,8 @@ def retention(probe_correct: np.ndarray, clean_correct: np.ndarray, *, chance: f
     """Probe accuracy above chance divided by clean accuracy above chance; 1: nothing lost, 0: down to chance. Not clipped.
 
     `probe_correct` [images] or [draws, images] and `clean_correct` [images] are right or wrong on the same images. Not
-    measurable unless the lower 95 % bound of clean - chance exceeds 0.1 (1 - chance). Interval: percentile bootstrap over
-    images, the same resampled images for both; it has no width where both are right on every image.
+    measurable unless the lower 95 % bound of clean - chance exceeds 0.1 (1 - chance), nor where chance is 1. Interval: percentile bootstrap
+    over images, the same resampled images for both; it has no width where both are right on every image.
 
     >>> clean = np.repeat([True, False], [90, 10])
     >>> probe = np.repeat([True, False], [50, 50])
@@ -31,8 +31,11 @@ def retention(probe_correct: np.ndarray, clean_correct: np.ndarray, *, chance: f
     probe, clean = per_image(not_empty(np.asarray(probe_correct), "probe_correct")), np.asarray(clean_correct, dtype=bool)
     if probe.shape != clean.shape:
         raise ValueError(f"probe_correct and clean_correct must cover the same images, got {len(probe)} and {clean.shape}")
-    if not 0 <= chance < 1:
-        raise ValueError(f"chance must be at least 0 and below 1, got {chance}")
+    if not 0 <= chance <= 1:
+        raise ValueError(f"chance must be a share, 0 to 1, got {chance}")
+    if chance == 1:  # a probe may leave images of one class only
+        refusal = "all images have one class: a constant answer is always right, so that nothing can be above chance"
+        return Estimate.not_measurable(refusal, n=len(clean), unit="retention")
     if refusal := accuracy_gate(clean, chance):
         return Estimate.not_measurable(refusal, n=len(clean), unit="retention")
     value = float(chance_corrected_ratio(probe.mean(), clean.mean(), chance))

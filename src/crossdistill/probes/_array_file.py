@@ -48,6 +48,8 @@ class ArrayFile:
             shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
             file.rows, file._row = rows, (dtype, shape[1:])
             start = stream.tell()
+            if rows < 0 or start + rows * file._row_bytes > path.stat().st_size:
+                raise ValueError(f"{path} has not {rows} rows")
             stream.truncate(start + rows * file._row_bytes)
             stream.seek(start)
             while chunk := stream.read(CHUNK):

@@ -14,14 +14,13 @@ import numpy as np
 
 from crossdistill.core.errors import CrossdistillError, ImageError, StudyError
 from crossdistill.core.progress import Advance, Progress, Stopwatch
-from crossdistill.core.seeds import key
 from crossdistill.core.store import locked, write_json
 from crossdistill.core.types import ImageSet, ProbeImages
 from crossdistill.probes._formats import FORMATS, write_format
 from crossdistill.probes._growing import JOURNAL, GrowingFiles
 from crossdistill.probes._manifest import manifest
 from crossdistill.probes._preview import N_ROWS, preview_built, preview_of
-from crossdistill.probes._probe_set import ProbeSet, open_probe_set
+from crossdistill.probes._probe_set import DamagedSetError, ProbeSet, open_probe_set
 from crossdistill.probes._recipe import PRESETS, Order, Recipe, fingerprint, probe_key, probe_recipe, text
 from crossdistill.probes._supplies import ONE_PER_IMAGE, StoredRows, Supplies, Supply, used_supplies, wanted_supplies
 from crossdistill.probes._treatment import Job, Treatment, apply_probe, blocks, treated
@@ -29,6 +28,7 @@ from crossdistill.probes._treatment import Job, Treatment, apply_probe, blocks, 
 __all__ = [
     "FORMATS",
     "PRESETS",
+    "DamagedSetError",
     "ProbeSet",
     "Recipe",
     "Supplies",
@@ -69,22 +69,35 @@ def build_probe_set(
     StudyError where another process builds the same set or nothing can be written, and what `probe_recipe` and
     `open_probe_set` raise.
     """
-    if not len(images):
-        raise ImageError(f"probe '{name}' was given no images")
+    _refuse_unusable(name, images)
     recipe = probe_recipe(name, images.size, preset=preset, levels=levels, draws=draws)
     order = Order(recipe, images, seed, fingerprint(images), used_supplies(recipe.plugin, supplies))
     final = Path(folder) / f"{name}-{order.key}"
     if final.exists():
+        if (final / JOURNAL).exists():  # the process that made it was killed between its last two steps
+            with contextlib.suppress(OSError):
+                _tidy(final)
         return open_probe_set(final)
     part = final.with_name(f".{final.name}.part")
     with locked(part, f"the probe set {final} is being built by another process: wait for it, then give the same command again"):
         if final.exists():  # another process finished between the look above and the lock
             shutil.rmtree(part)
         else:
-            with _kept_unless_wrong(part):
+            with _disk_errors_told(part):
                 _build(order, part, progress or Progress(quiet=True), workers)
                 _publish(part, final)
     return open_probe_set(final)
+
+
+def _refuse_unusable(name: str, images: ImageSet) -> None:
+    if not len(images):
+        raise ImageError(f"probe '{name}' was given no images")
+    for what, names in {"class": np.asarray(images.class_names, str), "image": text(images.ids)}.items():
+        characters = names.view(np.uint32).reshape(len(names), names.itemsize // 4)
+        if (wrong := ((characters >= 0xD800) & (characters < 0xE000)).any(axis=1)).any():  # what stands for bytes that are no UTF-8
+            raise ImageError(
+                f"the name of {what} {str(names[wrong.argmax()])!a} is no UTF-8, which no table or JSON file can hold: rename it"
+            )
 
 
 @contextlib.contextmanager
@@ -97,6 +110,12 @@ def _kept_unless_wrong(part: Path) -> Iterator[None]:
     except (CrossdistillError, ValueError, TypeError):
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def _disk_errors_told(part: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise StudyError(
             f"cannot write {part}: {error.strerror or error}. Free some space, and the same command goes on from there; or delete that "
@@ -118,18 +137,33 @@ def preview_probe(
 
     Takes and raises what `build_probe_set` does.
     """
+    _refuse_unusable(name, images)
     recipe = probe_recipe(name, images.size, preset=preset, levels=levels, draws=1)
     return preview_of(Order(recipe, images, seed, "", used_supplies(recipe.plugin, supplies)), n_rows)
 
 
 def _publish(part: Path, final: Path) -> None:
-    """Give a whole set its name; what only served the building goes last, since it is needed should we be killed before."""
+    """Give a whole set its name. What only served the building goes last, since it is needed should we be killed before."""
     part.rename(final)
-    for path in (*final.glob(f"{SUPPLIED}*.npy"), *final.glob("clean-images.npy"), final / JOURNAL, final / ".lock"):
+    _tidy(final)
+
+
+def _tidy(final: Path) -> None:
+    """Remove what only served the building, the journal last: while it is there, so may be the others."""
+    for path in (*final.glob(f"{SUPPLIED}*.npy"), *final.glob("clean-images.npy"), final / ".lock", final / JOURNAL):
         path.unlink(missing_ok=True)
 
 
 def _build(order: Order, folder: Path, progress: Progress, workers: int | None) -> None:
+    with _kept_unless_wrong(folder):
+        kept, hashes = _written(order, folder, progress, workers)
+    # Outside, so that a whole set is not lost where its picture cannot be drawn.
+    preview_built(order, kept, folder)
+    write_json(folder / "manifest.json", manifest(order, len(kept), folder, hashes))
+
+
+def _written(order: Order, folder: Path, progress: Progress, workers: int | None) -> tuple[np.ndarray, dict[str, str]]:
+    """Write all arrays of the set; gives the rows that were kept and the SHA-256 of each file's values."""
     files = GrowingFiles(folder)
     if files.done:
         progress.line(f"probe {order.name}: going on with what {folder} holds")
@@ -141,9 +175,7 @@ def _build(order: Order, folder: Path, progress: Progress, workers: int | None) 
         files.append("columns", len(kept), _columns(order.images, kept))
     for file in files.files.values():
         file.complete()
-    hashes = {file.path.name: file.sha256 for file in files.files.values() if not file.path.name.startswith(SUPPLIED)}
-    preview_built(order, kept, folder)
-    write_json(folder / "manifest.json", manifest(order, len(kept), folder, hashes))
+    return kept, {file.path.name: file.sha256 for file in files.files.values() if not file.path.name.startswith(SUPPLIED)}
 
 
 @contextlib.contextmanager
@@ -186,7 +218,7 @@ def _fill(order: Order, files: GrowingFiles, workers: int | None, advance: Advan
         for draw in range(order.recipe.draws):
             done = files.done.get(_step(level, draw), 0)
             advance(done, level_name)
-            seed = key(order.seed, "probe", order.name, draw)
+            seed = order.draw_seed(draw)
             jobs += [Job(level, draw, seed, r.start, r.stop) for r in blocks(order.images, order.recipe.plugin.facts["block"], done)]
     treatment = Treatment(order.recipe, order.images, order.supplies)
     with contextlib.closing(treated(treatment, jobs, workers, files.folder)) as all_made:

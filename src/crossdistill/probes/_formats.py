@@ -2,12 +2,14 @@
 
 SET/FORMAT/levelLL-drawDD.zip, or levelLL-drawDD/CLASS/0000.png, or levelLL-drawDD.parquet
            levelLL-drawDD.csv    file, label, class, id, index in the clean images and factors of each image (not for Parquet)
-SET/FORMAT.json                  the level's name and the SHA-256 of each file (of a folder: of its table), written last
+SET/FORMAT.json                  level's name and SHA-256 of each file (of a folder: over names and bytes of all in it), checked on reuse
 """
 
 import csv
+import hashlib
 import io
 import json
+import os
 import shutil
 import tempfile
 import zipfile
@@ -19,11 +21,12 @@ from typing import Any
 import numpy as np
 
 from crossdistill.core.errors import ImageError, StudyError, unknown_name
-from crossdistill.core.store import file_sha256, read_json, write_json, write_text
+from crossdistill.core.store import file_sha256, locked, read_json, write_json, write_text
 from crossdistill.core.types import UNLABELLED, ImageSet
 from crossdistill.probes._probe_set import ProbeSet
 
 BATCH = 256  # images encoded at once
+LONGEST_NAME = 200  # bytes; file systems take 255
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of every file in a zip, so that equal sets give equal bytes
 
 Row = dict[str, str | int]
@@ -32,28 +35,60 @@ Row = dict[str, str | int]
 def write_format(built: ProbeSet, format: str) -> Path:
     """Write a probe set in a format, one file or folder for each level and draw; gives the folder that holds them.
 
-    What exists is not written again. Raises UnknownNameError for an unknown format, ImageError for unlabelled images where
-    folders stand for classes, StudyError where the files cannot be written.
+    What exists and is what was written is not written again. Raises UnknownNameError for an unknown format, ImageError where folders
+    stand for classes and an image has none or a class has no image, StudyError where another process writes the same files or they
+    cannot be written.
     """
     if format not in FORMATS:
         raise unknown_name("format", format, FORMATS)
-    final, record = built.folder / format, built.folder / f"{format}.json"
-    if record.exists() and all((final / name).exists() for name in read_json(record)["files"]):
+    final, aside = built.folder / format, built.folder / f".{format}.part"
+    if _is_whole(built.folder, format):
         return final
-    aside = built.folder / f".{format}.part"
-    for path in (aside, final):
-        shutil.rmtree(path, ignore_errors=True)
-    try:
-        aside.mkdir()
-        files = {file.name: level for file, level in _written(built, FORMATS[format], aside)}
-        facts = {name: {"level": level, "sha256": file_sha256(_hashed(aside / name))} for name, level in files.items()}
-        aside.rename(final)
-    except OSError as error:
-        raise StudyError(f"cannot write {final}: {error.strerror or error}. Free some space, then give the same command again.") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    write_json(record, {"format": format, "files": facts})
+    with locked(
+        built.folder, f"formats of {built.folder} are being written by another process: wait for it, then give the same command again"
+    ):
+        try:
+            if not _is_whole(built.folder, format):  # else another process finished between the look above and the lock
+                _write_anew(built, format, aside)
+        except OSError as error:
+            raise _cannot_write(final, error.strerror or str(error)) from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     return final
+
+
+def _write_anew(built: ProbeSet, format: str, aside: Path) -> None:
+    final = built.folder / format
+    _remove(aside)  # left by a process that was killed
+    aside.mkdir()
+    levels = {}
+    for file, level in _written(built, FORMATS[format], aside):
+        levels |= {path.name: level for path in (file, _table_of(file)) if path.exists()}
+    files = {name: {"level": level, "sha256": _sha256(aside / name)} for name, level in levels.items()}
+    _remove(final)
+    # Before the folder gets its name: whoever sees the folder may trust the record.
+    write_json(built.folder / f"{format}.json", {"format": format, "files": files})
+    aside.rename(final)
+
+
+def _is_whole(folder: Path, format: str) -> bool:
+    """Whether the files of a format are those that its record tells of."""
+    try:
+        files = read_json(folder / f"{format}.json")["files"]
+        return bool(files) and all(_sha256(folder / format / name) == facts["sha256"] for name, facts in files.items())
+    except (OSError, StudyError, ValueError, LookupError, TypeError, AttributeError):  # a record that is missing or damaged
+        return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, reason: str) -> StudyError:
+    return StudyError(f"cannot write {path}: {reason}. Free some space, then give the same command again.")
 
 
 def _written(built: ProbeSet, write: Callable[[ImageSet, np.ndarray, Path], Path], folder: Path) -> Iterator[tuple[Path, str]]:
@@ -62,8 +97,18 @@ def _written(built: ProbeSet, write: Callable[[ImageSet, np.ndarray, Path], Path
             yield write(built.images(level, draw), built.kept_index, folder / f"level{level:02d}-draw{draw:02d}"), level_name
 
 
-def _hashed(path: Path) -> Path:
-    return path.with_name(path.name + ".csv") if path.is_dir() else path
+def _table_of(file: Path) -> Path:
+    return file.parent / f"{file.name.removesuffix('.zip')}.csv"
+
+
+def _sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes; of a folder's, over the names and bytes of all files below it."""
+    if not path.is_dir():
+        return file_sha256(path)
+    found = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if not file.is_dir()):
+        found.update(os.fsencode(file.relative_to(path).as_posix()) + b"\0" + file_sha256(file).encode() + b"\n")
+    return found.hexdigest()
 
 
 def _zip(images: ImageSet, index: np.ndarray, path: Path) -> Path:
@@ -79,6 +124,7 @@ def _folders(images: ImageSet, index: np.ndarray, path: Path) -> Path:
     unlabelled = int((images.labels == UNLABELLED).sum())
     if unlabelled:
         raise ImageError(f"{unlabelled} of {len(images)} images have no label, so no class folder: choose png-zip or parquet")
+    _refuse_empty_classes(images)
     classes = class_folders(images.class_names)
     names = [f"{classes[label]}/{name}" for label, name in zip(images.labels, _file_names(len(images)), strict=True)]
     for label in np.unique(images.labels):
@@ -89,20 +135,48 @@ def _folders(images: ImageSet, index: np.ndarray, path: Path) -> Path:
     return path
 
 
+def _refuse_empty_classes(images: ImageSet) -> None:
+    empty = [images.class_names[label] for label in np.setdiff1d(np.arange(images.n_classes), images.labels)]
+    if empty:
+        named = ", ".join(f"'{name}'" for name in empty[:3]) + (", ..." if len(empty) > 3 else "")
+        raise ImageError(
+            f"{len(empty)} of {images.n_classes} classes have no image here ({named}), and readers of class folders, which number those "
+            "that they find, would give the others wrong labels: choose png-zip or parquet"
+        )
+
+
 def class_folders(class_names: Sequence[str]) -> list[str]:
     """A folder for each class: its name; with its number before it where readers, which sort, would number classes otherwise.
 
+    Names that no folder can have, such as empty or very long ones, are numbered too, and what they cannot contain is replaced.
+
     >>> class_folders(("cat", "dog")), class_folders(("dog", "cat")), class_folders(("ant", "bat/owl"))
     (['cat', 'dog'], ['0-dog', '1-cat'], ['0-ant', '1-bat_owl'])
+    >>> class_folders(("", "cat"))
+    ['0-', '1-cat']
     """
-    names = [name.replace("/", "_").replace("\\0", "_") for name in class_names]
-    if names == sorted(set(class_names)) and not any(name.startswith(".") for name in names):
+    names = [_folder_name(name) for name in class_names]
+    if names == sorted(set(class_names)) and not any(name == "" or name.startswith(".") for name in names):
         return names
     digits = len(str(len(names) - 1))
     return [f"{number:0{digits}d}-{name}" for number, name in enumerate(names)]
 
 
+def _folder_name(name: str) -> str:
+    return name.replace("/", "_").replace("\0", "_").encode()[:LONGEST_NAME].decode(errors="ignore")
+
+
 def _parquet(images: ImageSet, index: np.ndarray, path: Path) -> Path:
+    """See `_fill_parquet`; an error of the disk is told like those of the other formats."""
+    import duckdb
+
+    try:
+        return _fill_parquet(images, index, path)
+    except (duckdb.OperationalError, duckdb.FatalException) as error:
+        raise _cannot_write(path, str(error)) from error
+
+
+def _fill_parquet(images: ImageSet, index: np.ndarray, path: Path) -> Path:
     """As Hugging Face datasets lays images out: `img` with bytes and path, `label`, and what else there is of each image."""
     import duckdb
 

@@ -5,6 +5,8 @@ holds the SHA-256 of each file after each block, so that a damaged file is found
 """
 
 import json
+import operator
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,24 +26,29 @@ class GrowingFiles:
         self.folder = folder
         self.files: dict[str, ArrayFile] = {}
         self.done: dict[str, int] = {}  # step -> rows of the clean images that it has treated
-        entries = _journal(folder)
-        if not self._go_on(entries):
+        try:
+            entries = _journal(folder)
+            goes_on = self._go_on(entries)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # a journal or a file that is damaged in any way
+            goes_on = False
+        if not goes_on:
             entries, self.files, self.done = [], {}, {}
         known = {JOURNAL, ".lock", *(file.path.name for file in self.files.values())}
         for path in folder.iterdir():
-            if path.name not in known:
+            if path.name in known:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
                 path.unlink()
         # Written anew, since a killed process may have left half a line at the end.
         write_text(folder / JOURNAL, "".join(json.dumps(entry) + "\n" for entry in entries))
 
     def _go_on(self, entries: list[dict[str, Any]]) -> bool:
-        """Open what the journal lists; False where a file is not what was written."""
+        """Open what the journal lists; False where a file is not what was written. A journal of another shape raises some error."""
         state = {name: tuple(known) for entry in entries for name, known in entry["files"].items()}
-        try:
-            self.files = {name: ArrayFile.reopened(self.folder / f"{name}.npy", rows) for name, (rows, _) in state.items()}
-        except (OSError, ValueError):
-            return False
-        self.done = {entry["step"]: entry["rows"] for entry in entries}
+        self.files = {name: ArrayFile.reopened(self.folder / f"{name}.npy", rows) for name, (rows, _) in state.items()}
+        self.done = {entry["step"]: operator.index(entry["rows"]) for entry in entries}
         return all(self.files[name].sha256 == sha256 for name, (_, sha256) in state.items())
 
     def append(self, step: str, rows: int, arrays: Mapping[str, np.ndarray]) -> None:
@@ -59,8 +66,5 @@ class GrowingFiles:
 def _journal(folder: Path) -> list[dict[str, Any]]:
     """The entries of a folder's journal; a last line that was cut short by a kill does not count."""
     path = folder / JOURNAL
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    try:
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except json.JSONDecodeError:
-        return []
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]

@@ -1,4 +1,4 @@
-"""What a probe set says of itself: its manifest."""
+"""What a probe set says of itself: its manifest, and whether that is still what was written."""
 
 import json
 from collections.abc import Mapping
@@ -9,17 +9,41 @@ from typing import Any
 import numpy as np
 
 import crossdistill
+from crossdistill.core.store import digest
 from crossdistill.probes._recipe import FORMAT, Order
+from crossdistill.probes._supplies import Supply
+
+PACKAGES = ("numpy", "scipy", "scikit-image", "pillow")
+NETWORK_PACKAGES = ("torch", "torchvision")
 
 
 def manifest(order: Order, n_kept: int, folder: Path, hashes: Mapping[str, str]) -> dict[str, Any]:
-    """Recipe, source, software, and the SHA-256 of each file of a set whose arrays are complete in `folder`."""
+    """Recipe, source, software, and type, shape and SHA-256 of each file of a set whose arrays are complete in `folder`.
+
+    `hashes` are those of the arrays' values. The entry `digest` names all the others, see `is_unchanged`.
+    """
+    entries = _entries(order, n_kept, folder, hashes)
+    return entries | {"digest": digest(entries)}
+
+
+def is_unchanged(found: Mapping[str, Any]) -> bool:
+    """Whether a manifest that was read is what `manifest` gave."""
+    return found.get("digest") == digest({name: value for name, value in found.items() if name != "digest"})
+
+
+def array_facts(array: np.ndarray) -> dict[str, Any]:
+    """Type and shape of an array, which its bytes alone do not tell, as plain JSON."""
+    return {"dtype": array.dtype.str, "shape": list(array.shape)}
+
+
+def _entries(order: Order, n_kept: int, folder: Path, hashes: Mapping[str, str]) -> dict[str, Any]:
     plugin, images = order.recipe.plugin, order.images
     return {
         "format": FORMAT,
         "probe": plugin.name,
         "summary": plugin.summary,
         "isolates": plugin.facts["isolates"],
+        "removes": list(plugin.facts["removes"]),
         "version": plugin.version,
         "source_hash": plugin.source_hash,
         "draws": order.recipe.draws,
@@ -31,14 +55,26 @@ def manifest(order: Order, n_kept: int, folder: Path, hashes: Mapping[str, str])
             "size": list(images.size),
             "class_names": list(images.class_names),
             "factors": list(images.factors),
-            "provenance": json.loads(json.dumps(dict(images.provenance), default=str)),
+            "provenance": _plain(images.provenance),
         },
         "software": {"crossdistill": crossdistill.__version__}
-        | {package: version(package) for package in ("numpy", "scipy", "scikit-image", "pillow")},
+        | {package: version(package) for package in (*PACKAGES, *_network_packages(order.supplies))},
         "supplies": {name: {**supply.about, "identity": supply.identity} for name, supply in order.supplies.items()},
         "levels": [_level_entry(order, number, folder, hashes) for number in range(len(order.recipe.levels))],
-        "sha256": hashes,
+        "arrays": {file: array_facts(np.load(folder / file, mmap_mode="r")) for file in hashes},
+        "sha256": dict(hashes),
     }
+
+
+def _plain(provenance: Mapping[str, Any]) -> Any:
+    """As plain JSON in UTF-8; a byte of a path that is none is a question mark."""
+    return json.loads(json.dumps(dict(provenance), default=str, ensure_ascii=False).encode(errors="replace"))
+
+
+def _network_packages(supplies: Mapping[str, Supply]) -> tuple[str, ...]:
+    """Those that a network was run with, for features or for masks."""
+    used = "encoder" in supplies or any(supply.about.get("kind") == "network" for supply in supplies.values())
+    return NETWORK_PACKAGES if used else ()
 
 
 def _level_entry(order: Order, number: int, folder: Path, hashes: Mapping[str, str]) -> dict[str, Any]:

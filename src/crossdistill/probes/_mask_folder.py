@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,10 @@ from crossdistill.core.store import digest, file_sha256
 from crossdistill.core.types import ImageSet
 from crossdistill.probes._supplies import Supply
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+RECIPE = 2  # how a picture becomes a mask
 SUFFIXES = (".png", ".bmp", ".gif", ".jpg", ".jpeg", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -30,7 +35,7 @@ def folder_masks(folder: Path, images: ImageSet) -> Supply:
             f"(for the first image {Path(images.ids[0]).with_suffix('.png')}), found {examples}"
         )
     content = [[name, file_sha256(folder / file)] for name, file in sorted(files.items())]
-    identity = {"kind": "folder", "files": digest(content)}
+    identity = {"kind": "folder", "recipe": RECIPE, "files": digest(content)}
     about = {"path": str(folder), "n_found": len(files), "n_missing": len(images) - len(files)}
     return Supply(_Pictures(folder, files).of, identity, identity | about)
 
@@ -51,19 +56,14 @@ class _Pictures:
 def mask_picture(path: Path, size: tuple[int, int]) -> np.ndarray:
     """The mask in a picture, brought to `size` (height, width) as images are, scaled to cover it and cropped: uint8, 255 for covered.
 
-    Where there is transparency, what is opaque is the object. In a palette picture, and in one of only two levels, everything but the
+    Where anything is transparent, what is opaque is the object. In a palette picture, and in one of only two levels, everything but the
     value 0 is. Else the grey level is the covered share. Raises ImageError for a file that is no picture.
     """
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as picture:
-            if "A" in picture.getbands():
-                levels = np.asarray(picture.getchannel("A"))
-            else:
-                levels = np.asarray(picture if picture.mode == "P" else picture.convert("L"))
-                if picture.mode == "P" or len(np.unique(levels)) <= 2:
-                    levels = (levels > 0).astype(np.uint8) * 255
+            levels = _levels(picture)
     except (OSError, ValueError, SyntaxError) as error:
         raise ImageError(f"the mask {path} cannot be read ({error}): mend or remove it; an image without a mask is dropped") from error
     if levels.shape == size:
@@ -72,6 +72,17 @@ def mask_picture(path: Path, size: tuple[int, int]) -> np.ndarray:
     reduced = size[0] <= levels.shape[0] and size[1] <= levels.shape[1]
     method = Image.Resampling.BOX if reduced else Image.Resampling.BILINEAR
     return np.asarray(ImageOps.fit(Image.fromarray(levels), (size[1], size[0]), method=method))
+
+
+def _levels(picture: "Image") -> np.ndarray:
+    """How much of each pixel the object covers, uint8 [height, width]."""
+    if "A" in picture.getbands():
+        opaque = np.asarray(picture.getchannel("A"))
+        if (opaque < 255).any():  # else the programme that saved it always adds the channel, and it says nothing
+            return opaque
+    palette = picture.getbands()[0] == "P"
+    levels = np.asarray(picture.getchannel(0) if palette else picture.convert("L"))
+    return (levels > 0).astype(np.uint8) * 255 if palette or len(np.unique(levels)) <= 2 else levels
 
 
 def _pictures(folder: Path) -> dict[str, list[str]]:

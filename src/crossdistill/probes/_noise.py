@@ -7,10 +7,12 @@ import numpy as np
 
 from crossdistill.core.errors import SettingError
 from crossdistill.core.seeds import key
+from crossdistill.probes._checks import check_choice
 from crossdistill.probes._draws import below, raw_words, words16
 
 QUANTILE_BITS, SIGMA_BITS = 24, 16  # after the binary point; their product with any usual sigma stays far below 2**63
 
+POSITIONS = ("random", "centre")
 FULL = [{"fraction": fraction, "sigma": sigma} for sigma in (0.1, 0.25, 0.5) for fraction in (0.05, 0.1, 0.2, 0.4)]
 QUICK = [{"fraction": 0.05, "sigma": 0.5}, {"fraction": 0.2, "sigma": 0.5}, {"fraction": 0.4, "sigma": 0.5}]
 
@@ -55,8 +57,10 @@ def noisy_squares(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Copies of the images with noise inside one square each, clipped once, and where the squares stand: top, left (int64 [images]).
 
-    `position` is "random" or "centre"; both have the same noise. Raises SettingError for a fraction or sigma out of range.
+    `position` is "random" or "centre"; both have the same noise. Raises SettingError for a fraction or sigma out of range and for
+    another position.
     """
+    check_choice("position", position, POSITIONS)
     if not 0 < fraction <= 1:
         raise SettingError(f"fraction must be above 0 and at most 1, got {fraction}")
     if sigma < 0:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from crossdistill.core.errors import ImageError, SettingError
-from crossdistill.core.seeds import key
 from crossdistill.core.store import write_atomically
 from crossdistill.core.types import ImageSet, ProbeImages
 from crossdistill.probes._recipe import Order
@@ -87,8 +86,7 @@ def preview_of(order: Order, n_rows: int = N_ROWS) -> bytes:
 
 
 def _treated(order: Order, level: int, rows: np.ndarray) -> ProbeImages:
-    seed = key(order.seed, "probe", order.name, 0)
-    return apply_probe(order.recipe.plugin, order.recipe.levels[level], order.images, rows, seed, order.supplies)
+    return apply_probe(order.recipe.plugin, order.recipe.levels[level], order.images, rows, order.draw_seed(0), order.supplies)
 
 
 def _title(order: Order) -> str:
@@ -164,7 +162,8 @@ def _shown(image: np.ndarray, longest: int) -> "Image":
     picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
     if longest > LARGEST_CELL:
         share = LARGEST_CELL / longest
-        return picture.resize((round(picture.width * share), round(picture.height * share)), Image.Resampling.BOX)
+        sides = (max(1, round(picture.width * share)), max(1, round(picture.height * share)))  # a narrow image is at least a line
+        return picture.resize(sides, Image.Resampling.BOX)
     factor = max(1, round(SMALLEST_CELL / longest))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from crossdistill.core.errors import ImageError
+from crossdistill.core.errors import ImageError, StudyError
 from crossdistill.core.store import read_json
 from crossdistill.core.types import ImageSet
 from crossdistill.probes._array_file import array_sha256
+from crossdistill.probes._manifest import array_facts, is_unchanged
 from crossdistill.probes._recipe import FORMAT, Level
 
 
@@ -40,8 +41,14 @@ class ProbeSet:
         return np.load(self.folder / "kept_index.npy")
 
     def images(self, level: int, draw: int) -> ImageSet:
-        """The images of one level and draw, with the ids of the clean images and the factors of both source and probe."""
-        factors = {name: np.load(self.folder / f"clean-{name}.npy") for name in self.manifest["source"]["factors"]}
+        """The images of one level and draw, with the ids of the clean images and the factors of both source and probe.
+
+        Factors of the source that the images no longer show are left out.
+        """
+        shown = [
+            name for name in self.manifest["source"]["factors"] if name not in self.manifest.get("removes", ())
+        ]  # older sets say nothing
+        factors = {name: np.load(self.folder / f"clean-{name}.npy") for name in shown}
         reported = {name: self.factor(name, level, draw) for name in self.manifest["levels"][level]["factors"]}
         return ImageSet(
             images=self.factor("images", level, draw),
@@ -61,31 +68,54 @@ class ProbeSet:
         return values[draw * kept : (draw + 1) * kept]
 
 
-def open_probe_set(folder: Path) -> ProbeSet:
-    """The probe set in a folder, every array checked against the SHA-256 in its manifest.
+class DamagedSetError(ImageError):
+    """A folder that should hold a probe set and does not, or not the one that was built."""
 
-    Raises ImageError where a file is missing or was changed, permuted labels included.
+
+def open_probe_set(folder: Path) -> ProbeSet:
+    """The probe set in a folder, every array checked against type, shape and SHA-256 in its manifest.
+
+    Raises DamagedSetError where a file is missing or was changed, permuted labels included.
     """
     folder = Path(folder)
-    if not (folder / "manifest.json").is_file():
-        raise ImageError(f"{folder} is no probe set: it has no manifest.json")
-    manifest = read_json(folder / "manifest.json")
-    if manifest.get("format") != FORMAT:
-        raise ImageError(f"{folder} has format {manifest.get('format')}, this version reads {FORMAT}: build the set again")
+    manifest = _manifest(folder)
     for file, expected in manifest["sha256"].items():
-        found = _sha256_on_disk(folder / file)
+        found, facts = _on_disk(folder / file)
         if found != expected:
-            raise ImageError(
-                f"{folder / file} is not what was built (SHA-256 {found or 'unreadable'}, expected {expected}). "
-                f"Delete the folder {folder}, and the same command builds it again."
+            raise DamagedSetError(
+                f"{folder / file} is not what was built (SHA-256 {found or 'unreadable'}, expected {expected}). {_remedy(folder)}"
+            )
+        if facts != manifest["arrays"][file]:
+            raise DamagedSetError(
+                f"{folder / file} is not what was built ({facts}, expected {manifest['arrays'][file]}). {_remedy(folder)}"
             )
     levels = tuple(level["settings"] for level in manifest["levels"])
     names = tuple(level["name"] for level in manifest["levels"])
     return ProbeSet(manifest["probe"], levels, names, manifest["draws"], folder, manifest)
 
 
-def _sha256_on_disk(path: Path) -> str | None:
+def _manifest(folder: Path) -> dict[str, Any]:
+    if not (folder / "manifest.json").is_file():
+        raise DamagedSetError(f"{folder} is no probe set: it has no manifest.json. {_remedy(folder)}")
     try:
-        return array_sha256(np.load(path, mmap_mode="r"))
-    except (OSError, ValueError):
-        return None
+        manifest = read_json(folder / "manifest.json")
+    except (StudyError, ValueError):  # no JSON, no text
+        manifest = None
+    if isinstance(manifest, dict) and "format" in manifest and manifest["format"] != FORMAT:
+        raise DamagedSetError(f"{folder} has format {manifest['format']}, this version reads {FORMAT}. {_remedy(folder)}")
+    if not isinstance(manifest, dict) or not is_unchanged(manifest):
+        raise DamagedSetError(f"{folder / 'manifest.json'} is not what was built. {_remedy(folder)}")
+    return manifest
+
+
+def _remedy(folder: Path) -> str:
+    return f"Delete the folder {folder}, and the same command builds it again."
+
+
+def _on_disk(path: Path) -> tuple[str | None, dict[str, Any]]:
+    """SHA-256 of an array file's values, None where it cannot be read, and its type and shape."""
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None, {}
+    return array_sha256(array), array_facts(array)

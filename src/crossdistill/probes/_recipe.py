@@ -9,12 +9,13 @@ import numpy as np
 from crossdistill.core import registry
 from crossdistill.core.errors import SettingError, unknown_name
 from crossdistill.core.registry import Plugin
+from crossdistill.core.seeds import key
 from crossdistill.core.store import digest
 from crossdistill.core.types import ImageSet
 from crossdistill.probes._array_file import array_sha256
 from crossdistill.probes._supplies import Supplies, Supply, used_supplies
 
-FORMAT = 1  # of the files of a probe set
+FORMAT = 2  # of the files of a probe set
 PRESETS = ("quick", "full")
 
 Level = dict[str, Any]
@@ -108,6 +109,10 @@ class Order:
     def name(self) -> str:
         return self.recipe.plugin.name
 
+    def draw_seed(self, draw: int) -> int:
+        """What the probe is given as `seed`. A control gets that of the probe that it controls, so that both draw alike."""
+        return key(self.seed, "probe", self.recipe.plugin.facts["control_of"] or self.name, draw)
+
     @property
     def key(self) -> str:
         """16 hexadecimal digits that name all this."""
@@ -121,4 +126,5 @@ class Order:
             "seed": self.seed,
             "source": self.source,
         }
-        return digest(content | ({"supplies": given} if given else {}))
+        removes = list(self.recipe.plugin.facts["removes"])  # bytes do not hang on it, but what a set says of them
+        return digest(content | ({"supplies": given} if given else {}) | ({"removes": removes} if removes else {}))

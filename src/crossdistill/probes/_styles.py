@@ -27,20 +27,20 @@ def style_supply(text: str | None, images: ImageSet) -> Supply:
     """The styles that `text` names, uint8 [styles, 3, side, side], side that of the images but at least 64 pixels.
 
     `textures` (also for None): 120 drawn ones and quarters of scikit-image's photographs of textures. `images`: at most 256 images of the
-    set itself, in their own size. Anything else is a folder of pictures, searched to any depth, at most 1,000 of which are taken.
-    Raises ImageError for a folder that is missing, has no pictures or a damaged one.
+    set itself, in their own size and with their classes. Anything else is a folder of pictures, searched to any depth, at most 1,000 of
+    which are taken. Raises ImageError for a folder that is missing, has no pictures or a damaged one.
     """
-    side = max(SMALLEST_SIDE, min(images.size))
+    side, labels = max(SMALLEST_SIDE, min(images.size)), None
     if text is None or text == "textures":
         named = built_in_styles(side)
     elif text == "images":
-        named = _styles_of_the_set(images)
+        named, labels = _styles_of_the_set(images)
     else:
         named = _pictures(Path(text), side)
     styles = np.stack(list(named.values()))
     identity = array_sha256(styles)[:16]
     about = {"name": text or "textures", "styles": list(named), "size": list(styles.shape[2:]), "sha256": identity}
-    return Supply(lambda block: styles, identity, about)
+    return Supply(lambda block: styles, identity, about, labels)
 
 
 def built_in_styles(side: int) -> dict[str, np.ndarray]:
@@ -61,9 +61,9 @@ def _quarters(file: str, side: int) -> dict[str, np.ndarray]:
     return {f"{Path(file).stem}-{quarter}": np.asarray(crop).transpose(2, 0, 1) for quarter, crop in enumerate(crops)}
 
 
-def _styles_of_the_set(images: ImageSet) -> dict[str, np.ndarray]:
+def _styles_of_the_set(images: ImageSet) -> tuple[dict[str, np.ndarray], np.ndarray]:
     rows = np.sort(permutation(len(images), "styles of the set")[:MOST_IMAGES])
-    return dict(zip(images.ids[rows].tolist(), np.asarray(images.images[rows]), strict=True))
+    return dict(zip(images.ids[rows].tolist(), np.asarray(images.images[rows]), strict=True)), images.labels[rows]
 
 
 def _pictures(folder: Path, side: int) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ HOW_TO_GET = {
     "styles": "give --styles DIR with pictures, --styles images (others of the set) or --styles textures (those that are built in)",
 }
 CALLABLES = {"mask_of": "masks"}  # the supply itself, to be asked for any images of the pool: (ImageSet) -> uint8 [images, height, width]
+COMPANIONS = {"style_labels": "styles"}  # the classes of what is supplied
 ONE_PER_IMAGE = ("masks",)  # costly, and equal at all levels and draws: made once and kept on disk while a set is built
 
 
@@ -28,6 +29,7 @@ class Supply:
     of: Callable[[ImageSet], Any]
     identity: Any  # plain JSON that names its content: part of the probe set's key
     about: Mapping[str, Any]  # for the manifest and for people: name, kind, where its weights come from
+    labels: np.ndarray | None = None  # int64, the classes of what it gives, where that has any
 
 
 Supplies = Mapping[str, Supply]

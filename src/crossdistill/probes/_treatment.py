@@ -13,7 +13,7 @@ from crossdistill.core.registry import Plugin, as_plugin
 from crossdistill.core.types import ImageSet, ProbeImages
 from crossdistill.probes._array_file import ArrayFile
 from crossdistill.probes._recipe import Level, Recipe
-from crossdistill.probes._supplies import CALLABLES, HOW_TO_GET, StoredRows, Supplies
+from crossdistill.probes._supplies import CALLABLES, COMPANIONS, HOW_TO_GET, StoredRows, Supplies
 from crossdistill.probes._workers import CannotWork, Workers
 
 BLOCK_BYTES = 2**22  # of clean images handed to a probe at once: several blocks for each core, and little memory for each worker
@@ -43,6 +43,7 @@ def apply_probe(plugin: Plugin, level: Level, images: ImageSet, rows: np.ndarray
     block = images.subset(rows)
     given = {"images": block.images, "labels": block.labels, "index": rows, "seed": seed, "image_set": block, "pool": images}
     given |= {name: supplies[supply].of for name, supply in CALLABLES.items() if supply in supplies}
+    given |= {name: supplies[supply].labels for name, supply in COMPANIONS.items() if supply in supplies}
     unknown = [name for name in plugin.inputs if name not in given and name not in supplies]
     if unknown:
         raise TypeError(f"probe '{plugin.name}' asks for {', '.join(unknown)}; what can be supplied: {', '.join([*given, *HOW_TO_GET])}")
@@ -118,7 +119,8 @@ def _sent(recipe: tuple[Any, ...], pixels: Path, columns: tuple[Any, ...], suppl
 
 def _file_of(pixels: np.ndarray, folder: Path) -> Path:
     """A .npy file with these pixels: that which they are mapped from, or one written to the folder."""
-    mapped = getattr(pixels, "filename", None)
+    # What is written into a mapping of mode "c" stays in memory: the file does not have it.
+    mapped = pixels.filename if isinstance(pixels, np.memmap) and pixels.mode != "c" else None
     if mapped and pixels.flags.c_contiguous and Path(mapped).suffix == ".npy":
         whole = np.load(mapped, mmap_mode="r")
         # Equal shape, order and size: a view that is all of the file.

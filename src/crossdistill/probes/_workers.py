@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from crossdistill.core.errors import StudyError
+
 AHEAD = 2  # jobs a worker has waiting or finished, so that none stands idle
 COMMAND = "from crossdistill.probes._workers import serve; serve()"
 
@@ -39,7 +41,8 @@ class Workers:
         # One thread each: the processes share the cores among them.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
         self._processes = [
-            subprocess.Popen([sys.executable, "-c", COMMAND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+            # -P: Python would look into the current directory first, where a file may be called as one of our libraries is.
+            subprocess.Popen([sys.executable, "-P", "-c", COMMAND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
             for _ in range(n)
         ]
         self._threads = ThreadPoolExecutor(n)
@@ -53,7 +56,10 @@ class Workers:
             self._idle.put(process)
 
     def map(self, jobs: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        """What the function gives for each job, in order. An error in a worker is raised here, with its traceback as a note."""
+        """What the function gives for each job, in order. An error in a worker is raised here, with its traceback as a note.
+
+        Raises StudyError where a worker process has ended, as the system ends one when the memory is full.
+        """
         ahead: deque[Future[Any]] = deque()
         for job in jobs:
             ahead.append(self._threads.submit(self._call, pickle.dumps(job)))
@@ -93,8 +99,13 @@ def _ask(process: "subprocess.Popen[bytes]", message: bytes) -> Any:
         process.stdin.write(message)
         process.stdin.flush()
         error, answer = pickle.load(process.stdout)
-    except (OSError, EOFError) as ended:
-        raise RuntimeError(f"a worker process ended (exit code {process.poll()}): perhaps the memory was not enough") from ended
+    except (OSError, EOFError, pickle.UnpicklingError) as ended:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1)  # its pipe closes before its exit code is known
+        raise StudyError(
+            f"a worker process has ended (exit code {process.poll()}), perhaps because the memory was full: give fewer --workers (1: none "
+            "beside this process), and the same command goes on from what is done"
+        ) from ended
     if error is not None:
         raise error
     return answer

@@ -14,6 +14,7 @@ from crossdistill.core.errors import SettingError, unknown_name
 from crossdistill.core.registry import probe
 from crossdistill.core.seeds import key
 from crossdistill.core.types import ProbeImages
+from crossdistill.probes._checks import check_images
 from crossdistill.probes._corruptions import CORRUPTIONS
 from crossdistill.probes._draws import raw_words, words16
 
@@ -85,6 +86,7 @@ def corrupt(
     `elastic_transform` interpolates once instead of twice. Raises SettingError for a severity out of range and where `frost` lacks its
     photographs, UnknownNameError for another kind.
     """
+    check_images(images)
     if kind not in CORRUPTIONS:
         raise unknown_name("corruption", kind, CORRUPTIONS)
     if severity not in range(6):

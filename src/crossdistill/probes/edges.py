@@ -13,6 +13,7 @@ import numpy as np
 from crossdistill.core.errors import SettingError
 from crossdistill.core.registry import probe
 from crossdistill.core.types import ProbeImages
+from crossdistill.probes._checks import check_images
 from crossdistill.probes._spectrum import chunks
 
 KERNEL_ONE = 2**8  # what the weights of the smoothing kernel sum up to, roughly
@@ -130,6 +131,7 @@ def edge_maps(images: np.ndarray, sigma: float) -> np.ndarray:
     draws={"quick": 1, "full": 1},
     null=None,
     core=False,
+    removes=("texture", "colour"),
 )
 def edges(images: np.ndarray, labels: np.ndarray, *, sigma: float = 1.0, polarity: Literal["black", "white"] = "black") -> ProbeImages:
     """Edge maps uint8 [images, 3, height, width]: lines in `polarity` on the other colour, three equal channels.
@@ -137,6 +139,7 @@ def edges(images: np.ndarray, labels: np.ndarray, *, sigma: float = 1.0, polarit
     `sigma` is the smoothing before, in pixels, 0 to 16. An image without any contour comes back blank; factor `edge_pixels` counts the
     pixels on lines. No level gives the clean images. Raises SettingError for a sigma out of range and a polarity that is neither.
     """
+    check_images(images)
     if not 0 <= sigma <= 16:
         raise SettingError(f"sigma must be 0 to 16 pixels, got {sigma}")
     if polarity not in ("black", "white"):

@@ -10,6 +10,7 @@ import numpy as np
 from crossdistill.core.errors import SettingError
 from crossdistill.core.registry import probe
 from crossdistill.core.types import ProbeImages
+from crossdistill.probes._checks import check_images
 from crossdistill.probes._spectrum import filtered, frequencies, usable_radii
 
 
@@ -37,6 +38,7 @@ def high_pass(images: np.ndarray, labels: np.ndarray, *, radius: int | float = 4
 
     Values are clipped once. 0 leaves the image as it was. Raises SettingError for a negative radius.
     """
+    check_images(images)
     if radius < 0:
         raise SettingError(f"radius must not be negative, got {radius}")
     kept = frequencies(*images.shape[2:]) > radius

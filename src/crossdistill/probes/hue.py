@@ -8,6 +8,7 @@ import numpy as np
 
 from crossdistill.core.registry import probe
 from crossdistill.core.types import ProbeImages
+from crossdistill.probes._checks import check_images
 
 CHUNK = 2**18  # values worked on at once, small enough for the processor's cache
 
@@ -45,12 +46,14 @@ def turned(images: np.ndarray, degrees: int) -> np.ndarray:
     full=[{"degrees": degrees} for degrees in (30, 60, 90, 120, 150, 180)],
     draws={"quick": 1, "full": 1},
     null={"degrees": 0},
+    removes=("colour",),
 )
 def hue(images: np.ndarray, labels: np.ndarray, *, degrees: int = 180) -> ProbeImages:
     """Images uint8 [images, 3, height, width] with all hues turned by a whole number of `degrees`, from red towards green.
 
     Greys stay as they are; 360 is none. Brightness is not kept: a yellow of the same value is lighter than a blue.
     """
+    check_images(images)
     painted = np.empty(images.shape, np.uint8)
     n_rows = max(1, CHUNK // max(images[0].size if len(images) else 1, 1))
     for start in range(0, len(images), n_rows):

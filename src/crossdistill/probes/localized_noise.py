@@ -10,6 +10,7 @@ import numpy as np
 
 from crossdistill.core.registry import probe
 from crossdistill.core.types import ProbeImages
+from crossdistill.probes._checks import check_images
 from crossdistill.probes._noise import FULL, QUICK, noisy_squares
 
 
@@ -37,7 +38,8 @@ def localized_noise(
 
     `fraction` is the share of the largest square that fits (above 0, at most 1), `sigma` the noise in units of the full range. The square
     stands anywhere fully inside, or in the centre; factors `top` and `left` say where. Levels draw apart from one another; the two
-    positions share their noise. Raises SettingError for a fraction or sigma out of range.
+    positions share their noise. Raises SettingError for a fraction or sigma out of range and for another position.
     """
+    check_images(images)
     noisy, top, left = noisy_squares(images, index, seed, fraction, sigma, position)
     return ProbeImages(noisy, np.arange(len(noisy)), labels, {"top": top, "left": left})

@@ -11,6 +11,7 @@ import numpy as np
 from crossdistill.core.errors import SettingError
 from crossdistill.core.registry import probe
 from crossdistill.core.types import ProbeImages
+from crossdistill.probes._checks import check_images
 from crossdistill.probes._spectrum import filtered, frequencies, usable_radii
 
 
@@ -39,6 +40,7 @@ def low_pass(images: np.ndarray, labels: np.ndarray, *, radius: int | float = 6)
     At 0 only the mean colour stays; beyond all frequencies (half the diagonal of the image in pixels) the image stays as it was.
     Raises SettingError for a negative radius.
     """
+    check_images(images)
     if radius < 0:
         raise SettingError(f"radius must not be negative, got {radius}")
     kept = frequencies(*images.shape[2:]) <= radius

@@ -11,6 +11,7 @@ import numpy as np
 from crossdistill.core.errors import SettingError
 from crossdistill.core.registry import probe
 from crossdistill.core.types import ProbeImages
+from crossdistill.probes._checks import check_images
 from crossdistill.probes._tiles import cell_edges
 from crossdistill.probes.superpixel import full_levels, quick_levels
 
@@ -50,6 +51,7 @@ def cell_means(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
     null={"n_segments": 0},
     core=False,
     control_of="superpixel",
+    removes=("texture",),
 )
 def mosaic(images: np.ndarray, labels: np.ndarray, *, n_segments: int = 36) -> ProbeImages:
     """Images uint8 [images, 3, height, width] averaged in about `n_segments` square cells.
@@ -57,6 +59,7 @@ def mosaic(images: np.ndarray, labels: np.ndarray, *, n_segments: int = 36) -> P
     0 asks for no mosaic and returns the clean images. Factor `segments` is the number of cells (of pixels where there is no mosaic).
     Raises SettingError for more cells than pixels.
     """
+    check_images(images)
     height, width = images.shape[2:]
     if not 0 <= n_segments <= height * width:
         raise SettingError(f"n_segments must be 0 (none) to {height * width}, the pixels of an image, got {n_segments}")

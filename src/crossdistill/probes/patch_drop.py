@@ -14,6 +14,7 @@ from crossdistill.core.errors import SettingError
 from crossdistill.core.registry import probe
 from crossdistill.core.seeds import key
 from crossdistill.core.types import ProbeImages
+from crossdistill.probes._checks import check_choice, check_images
 from crossdistill.probes._draws import raw_words
 from crossdistill.probes._tiles import cell_edges, checked_grid, mean_colour
 
@@ -80,6 +81,8 @@ def patch_drop(
     the mean colour of the image; both, and both places of the grid, drop the same cells. Factor `dropped` uint8
     [images, grid * grid] is 1 for those. Raises SettingError for a share or grid out of range.
     """
+    check_images(images)
+    check_choice("fill", fill, ("black", "mean"))
     height, width = images.shape[2:]
     if not 0 <= share <= 1:
         raise SettingError(f"share must be 0 to 1, got {share}")

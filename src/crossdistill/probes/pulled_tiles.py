@@ -1,6 +1,7 @@
 """Pulled tiles: the tiles of `scramble` pulled apart in place by a narrow gap, none moved: a control for its seams (our definition).
 
-All pixels are kept, so the images come back larger by the gaps; a network resizes them as it does any image. Painting the gap over
+All pixels are kept, so the images come back larger by the gaps, grid - 1 pixels with gaps of one. A network that resizes them then
+sees everything smaller, by a fifth at a grid of 8 and 32 pixels: part of what this costs is scale and not seams. Painting the gap over
 the seams would keep the size, but at 4-pixel tiles take almost half of the pixels.
 """
 
@@ -9,13 +10,15 @@ import numpy as np
 from crossdistill.core.errors import SettingError
 from crossdistill.core.registry import probe
 from crossdistill.core.types import ProbeImages
+from crossdistill.probes._checks import check_images
 from crossdistill.probes._tiles import centre_crop, checked_grid, full_levels, mean_colour
 
 
 @probe(
     isolates=(
-        "The seams of scramble alone: the same tiles stand in their places, parted by a gap in the mean colour of the image. What a "
-        "network loses here it loses in scramble too, without any disorder."
+        "The seams of scramble without its disorder: the same tiles stand in their places, parted by a gap in the mean colour of the "
+        "image. The images grow by the gaps, so a network that resizes them sees everything smaller, and part of what it loses here "
+        "is due to scale, not to seams."
     ),
     quick=[{"grid": 2}, {"grid": 4}],
     full=full_levels,
@@ -30,6 +33,7 @@ def pulled_tiles(images: np.ndarray, labels: np.ndarray, *, grid: int = 4, gap: 
     Cropped as in `scramble` where the grid does not divide height and width. The gap has the mean colour of the image, which stands
     out neither from a dark nor from a light one. Raises SettingError where a tile would have no pixel, or a gap none.
     """
+    check_images(images)
     checked_grid(grid, images.shape[2:])
     if gap < 1:
         raise SettingError(f"gap must be at least 1 pixel, got {gap}")

@@ -9,6 +9,7 @@ from crossdistill.core.errors import SettingError
 from crossdistill.core.registry import probe
 from crossdistill.core.seeds import key
 from crossdistill.core.types import ProbeImages
+from crossdistill.probes._checks import check_images
 from crossdistill.probes._draws import below, raw_words
 
 
@@ -62,6 +63,7 @@ def shift(images: np.ndarray, labels: np.ndarray, index: np.ndarray, seed: int, 
     All whole-pixel shifts of that length, rounded, are equally likely. Factors `down` and `right` say how far the content moved.
     Raises SettingError for a shift as long as the image, or longer.
     """
+    check_images(images)
     longest = min(images.shape[2:]) - 1
     if not 0 <= pixels <= longest:
         raise SettingError(f"pixels must be 0 to {longest}, the smallest side of the images less one, got {pixels}")

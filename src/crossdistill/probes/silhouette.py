@@ -10,6 +10,7 @@ import numpy as np
 
 from crossdistill.core.registry import probe
 from crossdistill.core.types import ProbeImages
+from crossdistill.probes._checks import check_choice, check_images
 from crossdistill.probes._mask_rules import LARGEST_AREA, MOST_COMPONENTS, SMALLEST_AREA, areas, check_masks, usable
 
 Polarity = Literal["dark", "light", "grey"]
@@ -41,6 +42,7 @@ def painted(masks: np.ndarray, object_level: int, ground_level: int) -> np.ndarr
     draws={"quick": 1, "full": 1},
     null=None,
     core=False,
+    removes=("texture", "colour"),
 )
 def silhouette(
     images: np.ndarray,
@@ -58,6 +60,8 @@ def silhouette(
     images whose object covers `smallest_area` to `largest_area` of the picture in at most `most_components` pieces. Factor `coverage` is
     the covered share in thousandths. No level gives the clean images. Raises SettingError for rules that leave nothing.
     """
+    check_images(images)
+    check_choice("polarity", polarity, COLOURS)
     check_masks(masks, images)
     kept = np.flatnonzero(usable(masks, smallest_area, largest_area, most_components))
     coverage = np.floor(areas(masks[kept]) * 1000 + 0.5).astype(np.int64)

@@ -12,6 +12,7 @@ import numpy as np
 from crossdistill.core.registry import probe
 from crossdistill.core.seeds import key
 from crossdistill.core.types import ProbeImages
+from crossdistill.probes._checks import check_images
 from crossdistill.probes._draws import raw_words, words16
 from crossdistill.probes._noise import FULL, QUANTILE_BITS, QUICK, noisy_squares, upper_quantiles
 
@@ -68,6 +69,7 @@ def noised_to_error(clean: np.ndarray, normal: np.ndarray, wanted: np.ndarray, s
     null={"sigma": 0.0},
     core=False,
     control_of="localized_noise",
+    version=2,
 )
 def spread_noise(
     images: np.ndarray,
@@ -81,10 +83,11 @@ def spread_noise(
 ) -> ProbeImages:
     """Images uint8 [images, 3, height, width] with as much squared error as `localized_noise` of these settings does, everywhere.
 
-    Factors, in squared grey levels summed over an image: `localized_error`, that of a square drawn for this image, and
-    `squared_error`, the one done, not above it and within half a percent of it. Raises SettingError for a fraction or sigma out of
-    range.
+    Factors, in squared grey levels summed over an image: `localized_error`, that of the square which `localized_noise` draws for this
+    index and seed, and `squared_error`, the one done, not above it and within half a percent of it. Raises SettingError for a fraction
+    or sigma out of range and for another position.
     """
+    check_images(images)
     spread = np.empty(images.shape, np.uint8)
     wanted, done = np.empty(len(images), np.int64), np.empty(len(images), np.int64)
     n_values = 3 * images.shape[2] * images.shape[3]

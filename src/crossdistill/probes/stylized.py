@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from crossdistill.core.errors import SettingError
+from crossdistill.core.errors import ImageError, SettingError
 from crossdistill.core.registry import probe
 from crossdistill.core.seeds import key
-from crossdistill.core.types import ProbeImages
+from crossdistill.core.types import UNLABELLED, ProbeImages
+from crossdistill.probes._checks import check_images
 from crossdistill.probes._draws import below, raw_words
 
 SMALLEST_SIDE = 64  # pixels at which images are optimised at least: at 32 a texture has no room beside the shape
@@ -28,13 +29,36 @@ def working_scale(size: tuple[int, int], side: int) -> int:
     return max(1, round(side / min(size)))
 
 
-def chosen_styles(images: np.ndarray, index: np.ndarray, seed: int, styles: np.ndarray) -> np.ndarray:
-    """A style for each image, int64 [images], the same at every level; the next one where an image would be its own style."""
-    chosen = below(raw_words(key(seed, "style"), index, 1)[:, 0], len(styles))
-    if styles.shape[1:] == images.shape[1:] and len(styles) > 1:
+def chosen_styles(images: np.ndarray, index: np.ndarray, seed: int, styles: np.ndarray, possible: np.ndarray | None = None) -> np.ndarray:
+    """A style for each image, int64 [images], the same at every level; the next one where an image would be its own style.
+
+    `possible` bool [images, styles] says which styles an image may take, at least one each; None: all.
+    """
+    if possible is None:
+        possible = np.ones((len(images), len(styles)), bool)
+    counts, before = possible.sum(axis=1), np.cumsum(possible, axis=1)
+    rank = below(raw_words(key(seed, "style"), index, 1)[:, 0], counts)  # type: ignore[arg-type] (an array of bounds works as well)
+    chosen = np.argmax(before > rank[:, None], axis=1)
+    if styles.shape[1:] == images.shape[1:]:
         itself = (styles[chosen] == images).all(axis=(1, 2, 3))
-        chosen = np.where(itself, (chosen + 1) % len(styles), chosen)
+        chosen = np.where(itself, np.argmax(before > ((rank + 1) % counts)[:, None], axis=1), chosen)
     return chosen
+
+
+def styles_of_other_classes(labels: np.ndarray, style_labels: np.ndarray) -> np.ndarray:
+    """Which styles each image may take, bool [images, styles]: those of a known other class; all where its own is not known.
+
+    Raises ImageError where an image has none.
+
+    >>> styles_of_other_classes(np.array([0, -1]), np.array([0, 1, -1])).tolist()
+    [[False, True, False], [True, True, True]]
+    """
+    other = (style_labels != labels[:, None]) & (style_labels != UNLABELLED) | (labels[:, None] == UNLABELLED)
+    if not other.any(axis=1).all():
+        raise ImageError(
+            "stylized takes styles from images of other classes, but there are none beside these: give more classes, or other styles"
+        )
+    return other
 
 
 @probe(
@@ -48,6 +72,8 @@ def chosen_styles(images: np.ndarray, index: np.ndarray, seed: int, styles: np.n
     null={"alpha": 0.0},
     core=False,
     block=64,
+    removes=("texture", "colour"),
+    version=2,
 )
 def stylized(
     images: np.ndarray,
@@ -56,6 +82,7 @@ def stylized(
     seed: int,
     encoder: Callable[[Any], Any],
     styles: np.ndarray,
+    style_labels: np.ndarray | None = None,
     *,
     alpha: float = 1.0,
     style_weight: float = 5.0,
@@ -64,13 +91,16 @@ def stylized(
 ) -> ProbeImages:
     """Images uint8 [images, 3, height, width] in the style of one of `styles` (uint8 [styles, 3, h, w]) each; factor `style` is its row.
 
+    `style_labels` int64 [styles] are the classes of styles that have any: an image then takes one of another class.
     `alpha`, 0 to 1, is the style's share in the Gram matrices asked for, the rest being the image's own: 0 gives the clean images.
     `style_weight` weighs them against the content, `steps` are those of Adam. Images are optimised enlarged to about `side` pixels a
     shorter side: by default what the encoder was made for, where it says so in an attribute `side`, and at least 64; larger images
-    stay as they are. Raises SettingError for values out of range.
+    stay as they are. Raises SettingError for values out of range, ImageError where no style is of another class.
     """
+    check_images(images)
     _check(alpha, style_weight, steps, side, styles)
-    rows, chosen = np.arange(len(images)), chosen_styles(images, index, seed, styles)
+    possible = None if style_labels is None else styles_of_other_classes(labels, style_labels)
+    rows, chosen = np.arange(len(images)), chosen_styles(images, index, seed, styles, possible)
     if alpha == 0:
         return ProbeImages(np.array(images), rows, labels, {"style": chosen})
     from crossdistill.probes._gatys import stylised_pixels

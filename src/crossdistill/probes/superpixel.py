@@ -15,6 +15,7 @@ from pydantic import Field
 from crossdistill.core.errors import SettingError
 from crossdistill.core.registry import probe
 from crossdistill.core.types import ProbeImages
+from crossdistill.probes._checks import check_images
 
 COMPACTNESS = 10
 MOST_THREADS = 8  # slic releases the GIL, the colour conversion around it does not
@@ -62,6 +63,7 @@ def mean_colours(image: np.ndarray, segments: np.ndarray) -> np.ndarray:
     full=full_levels,
     draws={"quick": 1, "full": 1},
     null={"n_segments": 0},
+    removes=("texture",),
 )
 def superpixel(
     images: np.ndarray, labels: np.ndarray, *, n_segments: int = 36, iterations: Annotated[int, Field(ge=1)] = 10
@@ -73,6 +75,7 @@ def superpixel(
     """
     from skimage.segmentation import slic
 
+    check_images(images)
     n_pixels = images.shape[2] * images.shape[3]
     if not 0 <= n_segments <= n_pixels:
         raise SettingError(f"n_segments must be 0 (none) to {n_pixels}, the pixels of an image, got {n_segments}")

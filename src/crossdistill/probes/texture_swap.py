@@ -11,6 +11,7 @@ from crossdistill.core.errors import ImageError, SettingError
 from crossdistill.core.registry import probe
 from crossdistill.core.seeds import key
 from crossdistill.core.types import ImageSet, ProbeImages
+from crossdistill.probes._checks import check_images
 from crossdistill.probes._draws import below, raw_words
 
 SHARE_BITS = 8  # shares are whole 256ths, so that mixing is exact
@@ -49,25 +50,27 @@ def mixed(images: np.ndarray, others: np.ndarray, share: float) -> np.ndarray:
     draws={"quick": 1, "full": 5},
     null={"share": 0.0},
     core=False,
+    version=2,
 )
 def texture_swap(
     images: np.ndarray, labels: np.ndarray, index: np.ndarray, seed: int, image_set: ImageSet, *, share: float = 1.0
 ) -> ProbeImages:
     """Images uint8 [images, 3, height, width] with `share` (0 to 1) of another texture and the rest of their own.
 
-    The new texture is drawn from those that name neither the image's own texture nor its class, the same at every level. Factors
-    `shape` and `texture` are what is shown: the new texture at any share above 0. Raises ImageError for images whose source cannot draw
-    them in another texture, SettingError for a share out of range.
+    The new texture is drawn from those that name neither the image's own texture nor its class, the same at every level; factor
+    `swapped_in` says which. Factors `shape` and `texture` are the two cues: at a share of 1 `texture` is the new one. Below that both
+    textures show, so that no answer would tell which cue decided: there `texture` repeats `shape`, which the metrics read as no
+    conflict. Raises ImageError for images whose source cannot draw them in another texture, SettingError for a share out of range.
     """
+    check_images(images)
     if not 0 <= share <= 1:
         raise SettingError(f"share is the part of the other texture, 0 to 1, got {share}")
     retextured = _retextured_by(image_set)
-    own, rows = image_set.factors["texture"], np.arange(len(images))
-    if share == 0:
-        return ProbeImages(np.array(images), rows, labels, {"shape": image_set.factors["shape"], "texture": own})
+    shape, own = image_set.factors["shape"], image_set.factors["texture"]
     new = other_textures(own, labels, raw_words(key(seed, "texture"), index, 1)[:, 0], image_set.n_classes)
-    swapped = mixed(images, retextured(image_set, new), share)
-    return ProbeImages(swapped, rows, labels, {"shape": image_set.factors["shape"], "texture": new})
+    swapped = mixed(images, retextured(image_set, new), share) if share > 0 else np.array(images)
+    factors = {"shape": shape, "texture": new if share == 1 else shape, "swapped_in": new}
+    return ProbeImages(swapped, np.arange(len(images)), labels, factors)
 
 
 def _retextured_by(images: ImageSet):

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossdistill.core.records import InheritanceRow, RunRecord, Verdict
-from crossdistill.report.names import measured, plain, shown_verdict
+from crossdistill.report.names import plain, quantity, shown_verdict
 from crossdistill.report.study_files import PlannedPair, StudyFiles
-from crossdistill.report.tables import Series, find_figure, series_of
+from crossdistill.report.tables import Series, clean_figure, find_figure, series_of
 from crossdistill.report.words import known
 
 INK, FAINT, GRID = "#1c2733", "#66717d", "#dfe4e9"
@@ -136,7 +136,7 @@ def _inheritance_point(row: InheritanceRow, limit: float) -> dict[str, Any]:
     shown = verdict != "not_measurable"
     low, high = _in_points(row.low, shown), _in_points(row.high, shown)
     return {
-        "figure": re.sub(" on (.*) images", r" (\1)", measured(row)),  # short: a band is as wide as a phone
+        "figure": re.sub(" on (.*) images", r" (\1)", quantity(row)),  # short: a band is as wide as a phone
         "method": row.method,
         "verdict": verdict,
         "difference": _cut(_in_points(row.difference, shown), limit),
@@ -169,13 +169,13 @@ def accuracy_curves(study: StudyFiles, pair: PlannedPair, probe: str) -> str | N
     data = []
     for series in series_of(pair):
         for place, (images, level) in enumerate(levels):
-            found = find_figure(study, series, images, level, "accuracy")
+            found = clean_figure(study, series, probe) if images == "clean" else find_figure(study, series, images, level, "accuracy")
             if found and found.value is not None:
                 spread = {"low": _percent(found.low), "high": _percent(found.high)}
                 data.append({"series": series.name, "place": place, "accuracy": _percent(found.value), **spread})
     if not any(point["place"] for point in data):
         return None
-    chart = _curves_chart(data, [level for _, level in levels[1:]], series_of(pair), study.chance)
+    chart = _curves_chart(data, [level for _, level in levels[1:]], series_of(pair), study.chance_on(probe))
     return svg(chart, f"{pair.title}: accuracy on {plain(probe)} images by level")
 
 

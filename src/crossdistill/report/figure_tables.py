@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from crossdistill.core.records import CLEAN_ACCURACY
 from crossdistill.report import tables
 from crossdistill.report.names import NOT_RUN
 from crossdistill.report.study_files import StudyFiles
@@ -20,15 +21,16 @@ class FigureTable:
 
 def figure_tables(study: StudyFiles) -> list[FigureTable]:
     """The tables of a study in the order of the page; a metric that no group names stands among the other figures."""
-    measured = list(dict.fromkeys(row.metric for row in study.results if row.metric != "seed_ratio"))
+    # The clean accuracy on what a probe kept stands with the probe's accuracy.
+    measured = list(dict.fromkeys(row.metric for row in study.results if row.metric not in ("seed_ratio", CLEAN_ACCURACY)))
     groups = {heading: [metric for metric in measured if metric.startswith(starts)] for heading, (starts, _) in _GROUPS.items()}
     grouped = {metric for metrics in groups.values() for metric in metrics}
     groups["Other figures"] = [metric for metric in measured if metric not in grouped]
     found = []
     for heading, metrics in groups.items():
         _, note = _GROUPS.get(heading, ((), ""))
-        # On the clean images all cues name nearly always the same class, so that choices mean something on their own sets only.
-        sets = study.extra_sets if heading == CHOICES and study.extra_sets else None
+        # On the clean images all cues name nearly always the same class, so that choices mean something on other sets only.
+        sets = study.choice_sets if heading == CHOICES and study.choice_sets else None
         table = tables.metric_table(study, heading, metrics, sets)
         if metrics and table:
             note += (_chance_note(study) if heading == ACCURACY else "") + _marks_note(table)
@@ -62,7 +64,8 @@ _GROUPS = {
 
 
 def _chance_note(study: StudyFiles) -> str:
-    return f" A guess is right in {percent(study.chance)} of cases; figures near that are marked." if study.chance else ""
+    chance = study.chance_on("clean")
+    return f" A guess is right in {percent(chance)} of cases; figures near that are marked." if chance else ""
 
 
 def _marks_note(table: tables.Table) -> str:

@@ -53,6 +53,15 @@ def measured(row: InheritanceRow) -> str:
     return f"{metric_words(row.metric)} on {probe} images{level}"
 
 
+def is_choice(metric: str) -> bool:
+    """Whether a metric says which cue the answers follow.
+
+    >>> is_choice("cue_choice_shape"), is_choice("accuracy")
+    (True, False)
+    """
+    return metric.startswith("cue_choice_") or metric == "shape_bias"
+
+
 def metric_words(metric: str) -> str:
     """A metric's name in words.
 

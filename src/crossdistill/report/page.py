@@ -84,7 +84,7 @@ def _package_text(name: str) -> str:
 
 def _contents(study: StudyFiles) -> dict[str, Any]:
     """Everything that the template prints, section by section."""
-    headline = sentences.headline_rows(study.inheritance)
+    headline = sentences.headline_rows(study.inheritance, study.choice_sets)
     one_checkpoint = study.one_teacher_checkpoint
     return dict(
         study=study,
@@ -104,7 +104,7 @@ def _contents(study: StudyFiles) -> dict[str, Any]:
         training_legend=_training_legend(study),
         cost=tables.cost_table(study.records) if study.records else None,
         seed_ratios=tables.metric_table(study, "Probe accuracy / clean accuracy", ["seed_ratio"]),
-        chance=percent(study.chance) if study.chance else None,
+        chance=percent(chance) if (chance := study.chance_on("clean")) else None,
         versions=_distinct(study.records, "software"),
         machines=_distinct(study.records, "hardware"),
         plugins=sorted({(name, source) for record in study.records for name, source in record.plugins.items()}),
@@ -184,7 +184,9 @@ def _curves(study: StudyFiles) -> list[tuple[PlannedPair, list[Drawing]]]:
 def _curve_remark(study: StudyFiles, probe: str) -> str:
     levels = [level for level in study.level_order[probe] if level != "auc"]
     short = f"a curve of {count(len(levels), 'level')} only" if len(levels) < FEWEST_LEVELS else ""
-    return "; ".join(part for part in (short, short_remark(study, probe)) if part)
+    chance = study.chance_on(probe)
+    other = f"chance on these images: {percent(chance)}" if chance != study.chance_on("clean") else ""
+    return "; ".join(part for part in (short, other, short_remark(study, probe)) if part)
 
 
 def _series_legend(pair: PlannedPair) -> list[LegendItem]:

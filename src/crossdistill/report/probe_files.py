@@ -29,6 +29,8 @@ class Probe:
     n_images: int | None = None
     n_kept: int | None = None  # images that the probe could treat
     control_of: str | None = None
+    reported: frozenset[str] = frozenset()  # factors that the probe itself gives its images, such as the texture it put there
+    not_gated: str | None = None  # why no network could be trained on it for its signal gate
     tiles: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)  # {level: (height, width) of "tile" and image "size"}
 
     @property
@@ -73,6 +75,8 @@ def _probe(folder: Path, plan: Mapping[str, Any]) -> Probe:
         n_images=manifest.get("n_images"),
         n_kept=manifest.get("n_kept"),
         control_of=facts.get("control_of"),
+        reported=frozenset(factor for level in manifest["levels"] for factor in level.get("factors", ())),
+        not_gated=plan.get("no_ceilings", {}).get(manifest["probe"]),
         tiles=facts.get("tiles", {}),
     )
 

@@ -48,6 +48,8 @@ def _remarks(study: StudyFiles, probe: Probe) -> Iterator[str]:
     for status, levels in _levels_by_gate(study, probe.name).items():
         if levels:
             yield f"{capitalised(GATE_WORDS[status])} at {listed(levels)}."
+    if probe.not_gated and NOT_RUN in short_remark(study, probe.name):
+        yield f"{capitalised(NOT_RUN)}: {probe.not_gated}."
     for level in probe.level_names:
         gate = study.gates.get((probe.name, level))
         if gate and gate.reason:

@@ -4,13 +4,13 @@ The sentences are made from the rows of `inheritance.parquet` alone. With fewer 
 whatever a table may claim: the difference and its interval are reported, and the number of runs that a verdict would need.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 from crossdistill.compare.verdicts import ENOUGH_RUNS, SMALL
 from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord, Verdict
-from crossdistill.report.names import TITLES, capitalised, quantity, shown_verdict
+from crossdistill.report.names import TITLES, capitalised, is_choice, quantity, shown_verdict
 from crossdistill.report.study_files import PlannedPair
 from crossdistill.report.words import SPACE, count, interval, known, listed, percent, points, points_with_interval, size_in_points
 
@@ -33,31 +33,29 @@ class Sentence:
         return TITLES[self.verdict]
 
 
-def headline_rows(rows: Sequence[InheritanceRow]) -> list[InheritanceRow]:
+def headline_rows(rows: Sequence[InheritanceRow], choice_sets: Collection[str]) -> list[InheritanceRow]:
     """The rows that deserve a sentence: the accuracy on clean images and on each probe over all levels, and the choices between cues.
 
-    Choices count on sets of their own, such as the cue conflict, which have no right answer: their accuracy would only repeat one of
-    the choices. Retention and the single levels stay in the tables.
+    Choices count on the `choice_sets`, whose images hold cues of different classes. On sets of their own, such as the cue conflict, no
+    answer is right: their accuracy would only repeat one of the choices. Retention and the single levels stay in the tables.
     """
     averaged = {_curve(row) for row in rows if row.level_or_auc == "auc"}
     # A probe shows the clean test images again, so it has a retention; a set of its own has none.
     probes = {"clean"} | {row.probe for row in rows if row.metric == "retention"}
-    with_choices = {row.probe for row in rows if _is_choice(row)} - probes
+    no_right_answer = {row.probe for row in rows if is_choice(row.metric)} & set(choice_sets) - probes
 
     def deserves(row: InheritanceRow) -> bool:
         if row.level_or_auc != "auc" and _curve(row) in averaged:
             return False
-        return row.role == "primary" or (_is_choice(row) if row.probe in with_choices else row.metric == "accuracy")
+        if is_choice(row.metric):
+            return row.role == "primary" or row.probe in choice_sets
+        return row.role == "primary" or (row.metric == "accuracy" and row.probe not in no_right_answer)
 
     return [row for row in rows if deserves(row)]
 
 
 def _curve(row: InheritanceRow) -> tuple[int, str, str, str]:
     return row.pair, row.method, row.probe, row.metric
-
-
-def _is_choice(row: InheritanceRow) -> bool:
-    return row.metric.startswith("cue_choice_") or row.metric == "shape_bias"
 
 
 def verdict_sentences(rows: Sequence[InheritanceRow], *, one_teacher_checkpoint: bool = False) -> list[Sentence]:
@@ -111,8 +109,14 @@ def _single(row: InheritanceRow, origin: str) -> Sentence:
     if known(row.teacher_gap):
         gap_limits = interval(row.gap_low, row.gap_high)
         gap = f"; the teacher itself: {points(row.teacher_gap)}" + (f" ({gap_limits})" if gap_limits else "")
-    text = f"{found}{gap}. {_CERTAINTY[shown_verdict(row)](row)}"
+    text = f"{found}{gap}. {_CERTAINTY[shown_verdict(row)](row)}{_noted([row])}"
     return Sentence(shown_verdict(row), capitalised(quantity(row)), text, "declared in advance" if row.role == "primary" else "")
+
+
+def _noted(rows: Sequence[InheritanceRow]) -> str:
+    """What to know beside figures, as a sentence of its own: each note with its figure, where there are several figures."""
+    noted = [row.note if len(rows) == 1 else f"{quantity(row)}: {row.note}" for row in rows if row.note]
+    return "".join(f" {capitalised(note)}." for note in noted)
 
 
 def _faint_group(rows: Sequence[InheritanceRow], origin: str) -> Sentence:
@@ -129,6 +133,7 @@ def _limits_of_knowledge(row: InheritanceRow) -> str:
     if row.runs_needed is not None:
         needed = max(row.runs_needed, ENOUGH_RUNS)
         parts.append("more than 1,000 runs needed" if needed > 1000 else f"about {needed:,} runs needed")
+    parts.append(row.note or "")
     return "; ".join(part for part in parts if part)
 
 
@@ -185,7 +190,7 @@ def _group(verdict: Verdict, rows: list[InheritanceRow], origin: str) -> Sentenc
     declared = [quantity(row) for row in rows if row.role == "primary"]
     which = f"{listed(declared)} " if len(rows) > 1 else ""
     remark = f"{which}declared in advance" if declared else ""
-    return Sentence(verdict, capitalised(listed(names)), _REASONS[verdict](rows, origin), remark)
+    return Sentence(verdict, capitalised(listed(names)), _REASONS[verdict](rows, origin) + _noted(rows), remark)
 
 
 def _nothing_to_inherit(rows: list[InheritanceRow], origin: str) -> str:

@@ -9,11 +9,15 @@ from typing import Any, TypeVar
 from crossdistill.compare import read_table
 from crossdistill.compare.gates import TOO_LITTLE_SIGNAL
 from crossdistill.core.errors import StudyError
-from crossdistill.core.records import GateStatus, InheritanceRow, ResultRow, RunRecord
+from crossdistill.core.records import CLEAN_ACCURACY, GateStatus, InheritanceRow, ResultRow, RunRecord
 from crossdistill.core.store import read_json
+from crossdistill.report.names import is_choice
 from crossdistill.report.probe_files import Gate, Probe, read_probes, with_controls
 
 R = TypeVar("R", ResultRow, InheritanceRow)
+
+
+CUES = {"shape", "texture", "colour"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,34 @@ class StudyFiles:
         """Observed sets that are neither the clean test images nor a probe of them, such as the cue conflict."""
         probes = {"clean", *_probe_names(self.probes, self.results)}
         return tuple(dict.fromkeys(row.probe for row in self.results if row.probe not in probes))
+
+    @cached_property
+    def choice_sets(self) -> tuple[str, ...]:
+        """The sets whose images hold cues of different classes, as far as choices between them were measured.
+
+        Where the clean images have cues themselves, so has every probe of them, and nearly always of one class: then only the extra
+        sets count, and probes that put a cue there.
+        """
+        measured = dict.fromkeys(row.probe for row in self.results if is_choice(row.metric))
+        if "clean" not in measured:
+            return tuple(measured)
+        own = {*self.extra_sets, *(probe.name for probe in self.probes if probe.reported & CUES)}
+        return tuple(name for name in measured if name in own)
+
+    @cached_property
+    def dropping(self) -> dict[str, str]:
+        """{probe: the name of its first level} of the probes that left images out, and have the clean accuracy on the others."""
+        found = [(row.probe, row.level) for row in self.results if row.metric == CLEAN_ACCURACY and row.level != "auc"]
+        return dict(reversed(found))
+
+    @cached_property
+    def chances(self) -> dict[str, float]:
+        """{set: what the best constant answer scores on its very images}, where that was recorded."""
+        return {row.probe: row.chance for row in self.results if row.chance is not None}
+
+    def chance_on(self, name: str) -> float | None:
+        """The accuracy of a guess on a set's images; None where it is not known."""
+        return self.chances.get(name, self.chance)
 
     @cached_property
     def gates(self) -> dict[tuple[str, str], Gate]:

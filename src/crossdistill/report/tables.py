@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord
+from crossdistill.core.records import CLEAN_ACCURACY, InheritanceRow, ResultRow, RunRecord
 from crossdistill.report.names import NOT_RUN, TITLES, metric_words, plain, quantity, shown_verdict
 from crossdistill.report.probe_files import Gate
 from crossdistill.report.study_files import PlannedPair, StudyFiles
@@ -107,6 +107,13 @@ def find_figure(study: StudyFiles, series: Series, probe: str, level: str, metri
     return mean_figure([row for row in study.results if (row.probe, row.level, row.metric) == wanted and series.holds(row)])
 
 
+def clean_figure(study: StudyFiles, series: Series, probe: str) -> Figure | None:
+    """The clean accuracy beside which a probe's stands: over the images that it kept, where it left some out."""
+    if probe in study.dropping:
+        return find_figure(study, series, probe, study.dropping[probe], CLEAN_ACCURACY)
+    return find_figure(study, series, "clean", "", "accuracy")
+
+
 def metric_table(study: StudyFiles, heading: str, metrics: Sequence[str], sets: Sequence[str] | None = None) -> Table | None:
     """Rows: sets and their levels (and figures, where `metrics` holds several); columns: the networks. None where nothing was observed."""
     columns = _networks(study, metrics)
@@ -118,11 +125,14 @@ def metric_table(study: StudyFiles, heading: str, metrics: Sequence[str], sets: 
     levels = [(probe, level) for probe, levels in study.level_order.items() if sets is None or probe in sets for level in levels]
     for metric in metrics:
         for probe, level in levels:
+            if metric == "accuracy" and level == study.dropping.get(probe):
+                figures = [clean_figure(study, series, probe) for _, series in columns]
+                table.rows.append(_figure_row(table, [plain(probe), "the same images, clean"], figures, study.chance_on(probe), None))
             figures = [find_figure(study, series, probe, level, metric) for _, series in columns]
             if any(figures):
                 control = f"control of {plain(study.control_of[probe])}" if probe in study.control_of else ""
                 names = [metric_words(metric)] * several + [plain(probe), _level_name(level), control]
-                chance = study.chance if metric == "accuracy" else None
+                chance = study.chance_on(probe) if metric == "accuracy" else None
                 row = _figure_row(table, names, figures, chance, study.gates.get((probe, level)))
                 aligned = [False, *((series.network, probe, level) in study.token_aligned for _, series in columns)]
                 table.rows.append([_aligned(cell) if whole else cell for cell, whole in zip(row, aligned, strict=True)])
@@ -215,7 +225,7 @@ def contrast_table(rows: Sequence[InheritanceRow]) -> Table:
                 Cell(TITLES[verdict], TITLES[verdict], mark=verdict),
                 _p_cell(row),
                 _difference_cell(row.minimum_detectable, None, None, with_sign=False),
-                Cell(row.reason or "", row.reason),
+                Cell("; ".join(filter(None, [row.reason, row.note])), row.reason),
             ]
         )
     return table

@@ -3,19 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from crossdistill.core import registry
 from crossdistill.core.config import MethodConfig, StudyConfig, TrainingConfig
+from crossdistill.core.errors import CrossdistillError
 from crossdistill.core.progress import Progress, Stopwatch
 from crossdistill.core.records import CEILING
 from crossdistill.core.types import Splits, Views
 from crossdistill.models._build import build_network
 from crossdistill.ops.modes import evaluating
 from crossdistill.ops.network import Network
+from crossdistill.probes._build import Recipe, apply_probe, wanted_supplies
 from crossdistill.study.encoders import MODEL, RECIPE, SETTINGS, encoder_file, encoder_visits
 from crossdistill.study.execute import fingerprint, study_splits, what_can_work
-from crossdistill.study.gates import RUN_SEED
+from crossdistill.study.gates import RUN_SEED, students, trained_on, without_masks
 from crossdistill.study.networks import chosen_network, placed
 from crossdistill.study.plan import Plan, Training, WarmUpTask, make_plan
 from crossdistill.study.probes import probed_rows, study_recipe
@@ -121,17 +124,33 @@ def _encoder_cost(config: StudyConfig, splits: Splits, store: Path) -> list[dict
 
 
 def _ceiling_costs(config: StudyConfig, splits: Splits, seconds: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:
-    """What the signal gate may cost: one training for each student and probe, where the probe's levels have one size."""
+    """What the signal gate may cost: the trainings of `possible_ceilings`, all of them."""
     if config.signal_gate == "off":
         return []
+    left_out = without_masks(config, splits)
+    recipes = [study_recipe(probe, config, splits.test.size) for probe in config.chosen_probes if probe.name not in left_out]
+    levels = {found.plugin.name: trained_on(found.level_names, _sizes(found, splits)) for found in recipes}
     rows = []
-    for student in dict.fromkeys(pair.student for pair in config.pairs):
+    for student in students(config):
         recipe = config.recipe(student)
         visits = recipe.epochs * len(splits.train)
-        for probe in config.probe_names:
-            label = Training(CEILING, student, RUN_SEED, recipe, key="", probe=probe).label
-            rows.append({"label": label, "image_visits": visits, "seconds": round(visits * seconds[student][1], 1)})
+        cost = {"image_visits": visits, "seconds": round(visits * seconds[student][1], 1)}
+        for probe, trained in levels.items():
+            for level in trained:
+                training = Training(CEILING, student, RUN_SEED, recipe, key="", probe=probe, level=level)
+                rows.append({"label": training.label, "probe": probe, "student": student, "level": level, **cost})
     return rows
+
+
+def _sizes(recipe: Recipe, splits: Splits) -> list[tuple[int, int]]:
+    """(height, width) of a probe's images at each level, from one image; the clean size where it must be given more than images."""
+    if wanted_supplies(recipe.plugin):
+        return [splits.test.size] * len(recipe.levels)
+    try:
+        shown = [apply_probe(recipe.plugin, level, splits.test, np.arange(1), 0, {}).images.shape for level in recipe.levels]
+    except CrossdistillError:  # what these images do not allow is told when the study is run
+        return [splits.test.size] * len(recipe.levels)
+    return [(height, width) for _, _, height, width in shown]
 
 
 def _views(method: MethodConfig, splits: Splits) -> tuple[int, int]:
@@ -173,12 +192,27 @@ def show_cost(cost: dict[str, Any]) -> None:
     if ceilings := cost["ceilings"]:
         console.print(
             f"signal gate: up to {len(ceilings)} more trainings, about {_duration(sum(row['seconds'] for row in ceilings))} if all were "
-            "needed; each is run only where no network of the study shows that its probe can be read:"
+            "needed; each is run only where no network of the study shows that its probe can be read. Showing the training images "
+            "through the probes comes on top and is not counted."
         )
-        for row in ceilings:
-            console.print(Text(f"  {row['label']}"))
+        for probe in dict.fromkeys(row["probe"] for row in ceilings):
+            console.print(Text(f"  {_ceilings_in_words([row for row in ceilings if row['probe'] == probe])}"))
     total = sum(row["seconds"] for row in cost["trainings"]) + seen["seconds"]
     console.print(f"in all about {_duration(total)} on this machine's CPU, estimated from passes of {TRIAL_IMAGES} images a network")
+
+
+def _ceilings_in_words(rows: list[dict[str, Any]]) -> str:
+    """The ceilings that one probe may need.
+
+    >>> _ceilings_in_words([{"probe": "hue", "student": "cnn", "level": level} for level in (None, "a", "b")])
+    'hue: cnn on all levels at once; then on each of 2 levels alone'
+    """
+    names = ", ".join(dict.fromkeys(row["student"] for row in rows))
+    alone = len(dict.fromkeys(row["level"] for row in rows if row["level"] is not None))
+    if not alone:
+        return f"{rows[0]['probe']}: {names}"
+    together = any(row["level"] is None for row in rows)
+    return f"{rows[0]['probe']}: {names} {'on all levels at once; then ' if together else ''}on each of {alone} levels alone"
 
 
 def _duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from crossdistill.models._build import build_network, load_network
 from crossdistill.observe import observe
 from crossdistill.ops.network import Network
 from crossdistill.study.environment import hardware, software
-from crossdistill.study.probes import ALL, ProbeJob, chosen_probes, observe_probe
+from crossdistill.study.probes import ALL, ProbeJob, chosen_probes, observe_probe, refuse_unused
 
 
 def evaluate_networks(
@@ -26,11 +26,13 @@ def evaluate_networks(
 ) -> list[ResultRow]:  # fmt: skip
     """Observe each network on the test images, the source's extra sets and the probes; writes and returns results.parquet.
 
-    A network is a .safetensors file, a run's folder, or a model's name (its published weights). Raises SettingError where it
-    tells another number of classes apart than the images have. `probes` are names separated by commas, or `all` (None: the core
-    probes); `given` the arguments masks, encoder and styles of `supplies_for`.
+    A network is a .safetensors file, a run's folder, or a model's name (its published weights). Raises SettingError where it tells
+    another number of classes apart than the images have, or is named twice. `probes` are names separated by commas, or `all` (None:
+    the core probes); `given` the arguments masks, encoder and styles of `supplies_for`.
     """
     names = chosen_probes(probes)
+    refuse_unused(names, given)
+    _refuse_twins(networks)
     with locked(out, f"another crossdistill is writing to {out}: wait for it, or choose another --out folder"):
         return _evaluate(
             networks, images, out=out, probes=names, lenient=probes == ALL, given=given, preset=preset, store=store, device=device,
@@ -63,8 +65,20 @@ def _evaluate(
     return rows
 
 
+def _refuse_twins(networks: Sequence[str]) -> None:
+    paths = [_path(text) for text in networks]
+    known = [str(path.resolve()) if path.exists() else text for path, text in zip(paths, networks, strict=True)]
+    for number, name in enumerate(known):
+        if name in known[:number]:
+            raise SettingError(f"the network {networks[number]} is named twice: name each once, else its figures cannot be told apart")
+
+
+def _path(text: str) -> Path:
+    return Path(text) / "network.safetensors" if Path(text).is_dir() else Path(text)
+
+
 def _network(text: str, images: ImageSet) -> Network:
-    path = Path(text) / "network.safetensors" if Path(text).is_dir() else Path(text)
+    path = _path(text)
     if path.suffix == ".safetensors":
         if not path.exists():
             raise SettingError(f"there is no network at {path}: give a .safetensors file, the folder of a finished run, or a model's name")

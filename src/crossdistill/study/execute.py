@@ -10,7 +10,7 @@ import torch
 from crossdistill.compare.gates import SignalGate, signal_gates
 from crossdistill.core import registry
 from crossdistill.core.config import StudyConfig
-from crossdistill.core.errors import CrossdistillError, SettingError, StudyError
+from crossdistill.core.errors import CrossdistillError, ImageError, SettingError, StudyError
 from crossdistill.core.progress import Progress
 from crossdistill.core.records import RunRecord
 from crossdistill.core.store import digest
@@ -19,7 +19,7 @@ from crossdistill.images._splits import load_splits
 from crossdistill.ops.network import Network
 from crossdistill.report.page import build_page
 from crossdistill.study.folder import claimed, declared_contrasts, read_failures, stamp, write_failures
-from crossdistill.study.gates import is_needed, possible_ceilings
+from crossdistill.study.gates import is_needed, possible_ceilings, without_masks
 from crossdistill.study.keys import KeyMaker
 from crossdistill.study.networks import build, refuse_wrong_checkpoint
 from crossdistill.study.plan import Plan, Training, make_plan, plan_json
@@ -75,14 +75,39 @@ def run_study(config: StudyConfig, out: Path, *, store: Path, device: torch.devi
         plan = what_can_work(plan, splits, checked_networks(shop, plan), progress)
         shop.keeps_epochs = plan.keeps_epochs
         shop.probe_sets = build_probes(config, splits.test, store, progress, splits=splits, device=device)
-        plan = replace(plan, ceilings=possible_ceilings(config, KeyMaker(config, images, device), shop.probe_sets))
+        refuse_unseen_probes(shop)
+        plan = with_ceilings(plan, shop, KeyMaker(config, images, device))
         stamp(out, config, plan_json(plan, splits, contrasts, shop.observation_files, shop.probe_sets))
         keep_for_the_page(shop.probe_sets.values(), out)
+
+        def written() -> Path:
+            write_tables(out, config, contrasts, _finished_runs(out, plan), shop.observation_files, shop.probed_rows)
+            return build_page(out)
+
         failures = _run_trainings(shop, plan, only)
-        _run_ceilings(shop, plan, failures, only)
-        runs = _finished_runs(out, plan)
-        write_tables(out, config, contrasts, runs, shop.observation_files, shop.probed_rows)
-        return Outcome(build_page(out), failures)
+        if plan.ceilings:
+            written()  # they may take long: what is known without them should stand, whatever happens to them
+            _run_ceilings(shop, plan, failures, only)
+        return Outcome(written(), failures)
+
+
+def refuse_unseen_probes(shop: Workshop) -> None:
+    """Raises ImageError for a probe of which no network would see an image: it kept none of those that are to be probed."""
+    for name, probe_set in shop.probe_sets.items():
+        kept = probe_set.kept_index
+        if not np.isin(kept, shop.probed_rows).any():
+            raise ImageError(
+                f"probe '{name}' can treat {len(kept)} of the {len(shop.splits.test)} test images, and none of these is among the "
+                f"{len(shop.probed_rows)} that are to be probed (`observe: images:`): ask for more of them, or leave the probe out"
+            )
+
+
+def with_ceilings(plan: Plan, shop: Workshop, keys: KeyMaker) -> Plan:
+    """The plan with the trainings that the signal gate may ask for, and why some probes have none."""
+    reasons = without_masks(shop.config, shop.splits)
+    for probe, reason in reasons.items():
+        shop.progress.line(f"signal gate of {probe} not run where no network passes it: {reason}")
+    return replace(plan, ceilings=possible_ceilings(shop.config, keys, shop.probe_sets, reasons), no_ceilings=reasons)
 
 
 def checked_networks(shop: Workshop, plan: Plan) -> dict[str, Network]:
@@ -159,7 +184,7 @@ def _run_trainings(shop: Workshop, plan: Plan, only: str | None) -> dict[str, st
 
 
 def _run_ceilings(shop: Workshop, plan: Plan, failures: dict[str, str], only: str | None) -> None:
-    """Train and observe the ceilings of probes that no network passes, student after student until one does; notes what failed.
+    """Train and observe the ceilings of levels that no network passes, student after student until one does; notes what failed.
 
     Whether a network passes is known once all have been observed: while some are left for a later call, nothing is done.
     """

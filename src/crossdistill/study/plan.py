@@ -42,7 +42,7 @@ class Training:
     rival: "Training | None" = None  # the teacher of the other family, with which the teacher is matched in accuracy
     own: "Training | None" = None  # of a control: the method's own student of that seed
     probe: str | None = None  # of a ceiling: the probe on whose images it is trained
-    level: str | None = None  # of a ceiling: the one level at which, where levels differ in size; None: at all of them
+    level: str | None = None  # of a ceiling: the one level at which; None: at all of them
 
     @property
     def run(self) -> str:
@@ -101,6 +101,7 @@ class Plan:
     trainings: tuple[Training, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)  # control arms that a method refuses, with its sentence
     ceilings: tuple[Training, ...] = ()  # run only for probes that no network of the study passes
+    no_ceilings: Mapping[str, str] = field(default_factory=dict)  # probes for which none can be trained, with the reason
 
     @property
     def teachers(self) -> tuple[Training, ...]:
@@ -254,7 +255,10 @@ def plan_json(
         ]
         + [{"key": w.key, "kind": "warm_up", "label": w.label, "run": w.run} for w in plan.warm_ups],
         "signal_gate": config.signal_gate,
-        "ceilings": [{"key": t.key, "kind": t.arm, "label": t.label, "run": t.run, "probe": t.probe} for t in plan.ceilings],
+        "ceilings": [
+            {"key": t.key, "kind": t.arm, "label": t.label, "run": t.run, "probe": t.probe, "level": t.level} for t in plan.ceilings
+        ],
+        "no_ceilings": dict(plan.no_ceilings),
         "probes": {name: _probe_facts(probe_set, splits.test.size) for name, probe_set in probe_sets.items()},
         "observations": dict(observations),
         "one_teacher_checkpoint": plan.one_teacher_checkpoint,

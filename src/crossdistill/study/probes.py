@@ -19,7 +19,16 @@ from crossdistill.core.types import ImageSet, Observations, Splits
 from crossdistill.images._splits import stratified_rows
 from crossdistill.observe import observe
 from crossdistill.ops.network import Network
-from crossdistill.probes._build import ProbeSet, Recipe, Supply, build_probe_set, preview_probe, probe_recipe
+from crossdistill.probes._build import (
+    DamagedSetError,
+    ProbeSet,
+    Recipe,
+    Supply,
+    build_probe_set,
+    preview_probe,
+    probe_recipe,
+    wanted_supplies,
+)
 from crossdistill.study.supplies import supplies_for
 
 T = TypeVar("T")
@@ -77,9 +86,24 @@ def chosen_probes(text: str | None) -> list[str]:
     return [registry.get("probe", name).name for name in dict.fromkeys(named)]
 
 
+def refuse_unused(names: Sequence[str], given: Mapping[str, str | None]) -> None:
+    """Raises SettingError where masks, an encoder or styles were named and none of the probes takes them."""
+    for option, value in given.items():
+        if value is not None and not any(option in wanted_supplies(registry.get("probe", name)) for name in names):
+            takers = [name for name in registry.names("probe") if option in wanted_supplies(registry.get("probe", name))]
+            raise SettingError(
+                f"--{option} {value} is for {', '.join(takers)}, and none of them is among the probes ({', '.join(names)}): "
+                f"name one with --probes, or leave --{option} out"
+            )
+
+
 @dataclass(frozen=True)
 class ProbeJob:
-    """Probes of the test images, asked for on a command line. With `all`, those that these images do not allow are left out."""
+    """Probes of the test images, asked for on a command line. `lenient`: those that these images do not allow are left out.
+
+    A probe for which something was named is never left out: what is wrong with it is for the user to mend, and so is a set that was
+    damaged.
+    """
 
     names: Sequence[str]
     splits: Splits
@@ -110,14 +134,17 @@ class ProbeJob:
         yield from self._each(written)
 
     def _each(self, make: Callable[[str, Mapping[str, Supply]], T]) -> Iterator[T]:
+        at = {"store": self.store, "device": self.device, "progress": self.progress}
         for name in self.names:
+            plugin = registry.get("probe", name)
+            named = any(self.given.get(supply) is not None for supply in wanted_supplies(plugin))
             try:
-                plugin, at = registry.get("probe", name), {"store": self.store, "device": self.device, "progress": self.progress}
                 made = make(name, supplies_for(plugin, self.splits.test, **self.given, splits=self.splits, **at))
             except (ImageError, SettingError, WeightsError) as error:
-                if not self.lenient:
+                if named or not self.lenient or isinstance(error, DamagedSetError):
                     raise
-                self.progress.line(f"left out: {error}")
+                who = "" if name in str(error) else f"{name}: "
+                Progress().line(f"left out: {who}{error}")  # however quiet: who asked for all should know
                 continue
             yield made
 

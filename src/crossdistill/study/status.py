@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from crossdistill.compare import read_table
+from crossdistill.compare.observed import AVERAGE
 from crossdistill.core.errors import StudyError
 from crossdistill.core.records import ResultRow
 from crossdistill.core.store import cache_folder, read_json
@@ -17,7 +18,7 @@ SHARED = {"teacher": "teachers", "warm_up": "warm_ups"}
 def study_status(folder: Path, store: Path | None = None) -> list[dict[str, Any]]:
     """One row a task: label, state (done, failed, started, waiting, not needed), epochs done, and the reason of a failure.
 
-    Ceilings wait until all networks are observed; those of probes that a network passes are not needed.
+    Ceilings wait until all networks are observed; those of levels that a network passes are not needed.
     """
     if not (folder / PLAN_FILE).exists():
         raise StudyError(f"{folder} holds no study (no {PLAN_FILE}): give the folder that was --out of `crossdistill study run`")
@@ -25,18 +26,30 @@ def study_status(folder: Path, store: Path | None = None) -> list[dict[str, Any]
     plan, store = read_json(folder / PLAN_FILE), store or cache_folder()
     rows = [_row(folder, store, task, failures) for task in plan["tasks"]]
     ceilings = plan.get("ceilings", ())
-    gated = _gated_probes(folder) if ceilings else {}
-    return rows + [_ceiling_row(_row(folder, store, task, failures), gated.get(task["probe"])) for task in ceilings]
+    made = [(task, _row(folder, store, task, failures)) for task in ceilings]
+    gates = _signal_gates(folder) if ceilings else {}
+    trained = {task["probe"] for task, row in made if row["state"] == "done"}
+    return rows + [_ceiling_row(row, _is_decided(task, gates, task["probe"] in trained)) for task, row in made]
 
 
-def _gated_probes(folder: Path) -> dict[str, bool]:
-    """{probe: whether its signal gate is decided at every level}, as far as results have been written."""
+def _signal_gates(folder: Path) -> dict[tuple[str, str], str]:
+    """{(probe, level): what became of its signal gate}, single levels only, as far as results have been written."""
     path = folder / "results.parquet"
-    gates = [(row.probe, row.signal_gate) for row in read_table(path, ResultRow) if row.signal_gate] if path.exists() else []
-    return {probe: (probe, "not run") not in gates for probe, _ in gates}
+    rows = read_table(path, ResultRow) if path.exists() else []
+    return {(row.probe, row.level): row.signal_gate for row in rows if row.signal_gate and row.level != AVERAGE}
 
 
-def _ceiling_row(row: dict[str, Any], decided: bool | None) -> dict[str, Any]:
+def _is_decided(ceiling: dict[str, Any], gates: dict[tuple[str, str], str], trained: bool) -> bool:
+    """Whether no network need be trained: the levels have passed, or failed without a training, since no network could pass.
+
+    Where a training failed to pass a level (`trained`), that of the next student may still do so.
+    """
+    level = ceiling.get("level")
+    found = [gate for (probe, name), gate in gates.items() if probe == ceiling["probe"] and level in (None, name)]
+    return bool(found) and all(gate == "passed" or (gate == "failed" and not trained) for gate in found)
+
+
+def _ceiling_row(row: dict[str, Any], decided: bool) -> dict[str, Any]:
     if row["state"] != "waiting":
         return row
     return {**row, "state": "not needed"} if decided else {**row, "reason": "trained only if no network passes the probe's signal gate"}
