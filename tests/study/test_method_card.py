@@ -174,9 +174,9 @@ def test_the_command_line_shows_one_method_for_people_for_machines_and_for_pages
     assert "**" not in shown, "for people the Markdown is rendered"
 
 
-def test_only_methods_have_a_gallery(monkeypatch: Any, capsys: Any) -> None:
-    assert run(monkeypatch, "probes", "--markdown") == 2
-    assert "there is a gallery page of methods only, not of probes" in capsys.readouterr().err
+def test_only_methods_and_probes_have_a_gallery(monkeypatch: Any, capsys: Any) -> None:
+    assert run(monkeypatch, "metrics", "--markdown") == 2
+    assert "there is a gallery page of methods and of probes, not of metrics" in capsys.readouterr().err
 
 
 def _output(monkeypatch: Any, capsys: Any, *arguments: str) -> str:
