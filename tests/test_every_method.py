@@ -138,7 +138,7 @@ def test_the_same_seed_gives_the_same_bytes_and_a_checkpoint_brings_everything_b
     name, pair = case
     first, second = make(name, pair, folder="first", epochs=2), make(name, pair, folder="second", epochs=2)
     first.training.run()
-    step = second.training._step
+    step = second.training.step
 
     def stop_in_the_second_epoch(index: Any, epoch: int) -> None:
         step(index, epoch)
@@ -146,7 +146,7 @@ def test_the_same_seed_gives_the_same_bytes_and_a_checkpoint_brings_everything_b
             second.training._save()
             raise KeyboardInterrupt
 
-    second.training._step = stop_in_the_second_epoch  # type: ignore[method-assign]
+    second.training.step = stop_in_the_second_epoch  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         second.training.run()
     resumed = make(name, pair, folder="second", epochs=2)

@@ -379,7 +379,7 @@ def test_banks_move_once_for_each_optimiser_step_also_under_accumulation(tmp_pat
 def test_a_training_that_was_stopped_goes_on_with_the_same_banks(tmp_path: Path) -> None:
     whole, stopped = training(tmp_path / "whole"), training(tmp_path / "stopped")
     whole.run()
-    step = stopped._step
+    step = stopped.step
 
     def stop_at_the_fourth(index: Any, epoch: int) -> None:
         step(index, epoch)
@@ -387,7 +387,7 @@ def test_a_training_that_was_stopped_goes_on_with_the_same_banks(tmp_path: Path)
             stopped._save()
             raise KeyboardInterrupt
 
-    stopped._step = stop_at_the_fourth  # type: ignore[method-assign]
+    stopped.step = stop_at_the_fourth  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
     resumed = training(tmp_path / "stopped")

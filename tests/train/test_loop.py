@@ -16,14 +16,14 @@ from crossdistill.train.objective import Objective
 
 
 def call_at_step(training: Any, number: int, action: Any) -> None:
-    step = training._step
+    step = training.step
 
     def stepped(index: Any, epoch: int) -> None:
         if training.clock.step == number:
             action()
         step(index, epoch)
 
-    training._step = stepped
+    training.step = stepped
 
 
 def test_the_same_call_gives_the_same_bytes_and_another_seed_gives_others(bench: Any, copied_weights: Any, same_bytes: Any) -> None:

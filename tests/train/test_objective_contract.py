@@ -173,7 +173,7 @@ def test_a_bank_is_the_same_after_an_interruption(bench: Any, same_bytes: Any) -
     whole, stopped = Bank(len(bench.train)), Bank(len(bench.train))
     bench.training(Objective(whole, {"ce": 1.0, "bank": 0.1}), folder="whole").run()
     training = bench.training(Objective(stopped, {"ce": 1.0, "bank": 0.1}), folder="stopped")
-    step = training._step
+    step = training.step
 
     def stop_at_the_fourth(index: Any, epoch: int) -> None:
         step(index, epoch)
@@ -181,7 +181,7 @@ def test_a_bank_is_the_same_after_an_interruption(bench: Any, same_bytes: Any) -
             training._save()
             raise KeyboardInterrupt
 
-    training._step = stop_at_the_fourth  # type: ignore[method-assign]
+    training.step = stop_at_the_fourth  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         training.run()
     resumed = Bank(len(bench.train))
