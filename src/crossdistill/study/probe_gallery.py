@@ -35,6 +35,10 @@ network answers at least 20 points above the largest class's share (and trains o
 does); a level that fails is greyed. A *control* shows what the treatment does without the cue: read a probe beside its control.
 Levels marked *token-aligned* cut the image exactly along a ViT's patches and favour that ViT by construction.
 
+**What it costs.** A level of 10,000 images of 32 pixels takes well under a second for most probes and 30 MB on disk, about 7 s
+for superpixels, some minutes for GrabCut's masks and about an hour for `stylized` (2 cores); the full preset of `corrupt` has
+75 levels. An interrupted build goes on with the same command.
+
 The pictures show scikit-image's photographs, at 32 and at 224 pixels: clean first, then each level of the full preset.
 """
 
