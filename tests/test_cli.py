@@ -79,7 +79,10 @@ def test_every_plugin_is_listed_and_described(command: Any, capsys: Any, kind: s
         (["doctor", "--jsn"], "No such option"),
     ],
 )
-def test_what_the_user_can_mend_is_one_message_and_exit_code_2(command: Any, capsys: Any, arguments: list[str], message: str) -> None:
+def test_what_the_user_can_mend_is_one_message_and_exit_code_2(
+    command: Any, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert command(*arguments) == 2
     errors = capsys.readouterr().err
     assert message in errors
