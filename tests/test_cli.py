@@ -8,21 +8,6 @@ from typing import Any
 
 import pytest
 
-from crossdistill.cli import main
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    monkeypatch.setenv("CROSSDISTILL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["crossdistill", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0)
-
-    return run
-
 
 @pytest.mark.parametrize("arguments", [["--help"], ["study", "run", "--help"], ["list", "methods"], ["list", "probes"]])
 def test_help_and_list_import_nothing_heavy(arguments: list[str]) -> None:

@@ -13,21 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossdistill.cli import main
 from crossdistill.core.config import core_probes
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    monkeypatch.setenv("CROSSDISTILL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["crossdistill", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0)
-
-    return run
 
 
 @pytest.fixture

@@ -12,11 +12,8 @@ from crossdistill.probes.texture_swap import mixed, other_textures, texture_swap
 SMALL = {"n_train": 60, "n_test": 80, "n_conflict": 20}
 
 
-def test_images(**settings):
+def small_set(**settings):
     return load_splits("trifeature", {**SMALL, **settings}).test
-
-
-test_images.__test__ = False
 
 
 def swapped(images, index=None, seed=3, **level):
@@ -32,8 +29,8 @@ def test_with_their_own_textures_images_are_the_clean_bytes():
 
 def test_another_texture_is_what_the_source_would_have_drawn():
     # Images of texture k in place of their own equal those of a source that drew texture k from the start: the scenes are the same.
-    images = test_images(label="shape", correlated="texture", correlation=1.0)
-    other = test_images(label="shape", correlated=None)
+    images = small_set(label="shape", correlated="texture", correlation=1.0)
+    other = small_set(label="shape", correlated=None)
     same_else = (images.factors["shape"] == other.factors["shape"]) & (images.factors["colour"] == other.factors["colour"])
     assert same_else.sum() > 5
     drawn = retextured(images, other.factors["texture"])
@@ -41,7 +38,7 @@ def test_another_texture_is_what_the_source_would_have_drawn():
 
 
 def test_the_new_texture_names_neither_the_old_one_nor_the_class():
-    images = test_images()
+    images = small_set()
     made = swapped(images)
     new = made.factors["texture"]
     assert (new != images.factors["texture"]).all()
@@ -64,7 +61,7 @@ def test_of_two_textures_the_other_one_is_taken_whatever_the_class():
 
 
 def test_only_pixels_of_the_object_change():
-    images = test_images()
+    images = small_set()
     made = swapped(images)
     changed = (made.images != images.images).any(axis=1)
     from crossdistill.images.trifeature import object_coverage
@@ -74,7 +71,7 @@ def test_only_pixels_of_the_object_change():
 
 
 def test_a_share_lies_between_the_clean_image_and_the_swapped_one():
-    images = test_images()
+    images = small_set()
     clean, whole = images.images.astype(int), swapped(images).images.astype(int)
     half = swapped(images, share=0.5).images
     assert np.array_equal(half, (clean + whole + 1) // 2)
@@ -83,7 +80,7 @@ def test_a_share_lies_between_the_clean_image_and_the_swapped_one():
 
 
 def test_every_level_shows_the_same_new_texture_and_another_draw_others():
-    images = test_images()
+    images = small_set()
     first = swapped(images, share=0.25).factors["swapped_in"]
     assert np.array_equal(first, swapped(images, share=1.0).factors["swapped_in"])
     assert np.array_equal(first, swapped(images, share=0.0).factors["swapped_in"])
@@ -91,7 +88,7 @@ def test_every_level_shows_the_same_new_texture_and_another_draw_others():
 
 
 def test_the_metrics_read_the_swapped_texture(tmp_path):
-    built = build_probe_set("texture_swap", test_images(), folder=tmp_path)
+    built = build_probe_set("texture_swap", small_set(), folder=tmp_path)
     shown = built.images(1, 0)
     shape, texture = shown.factors["shape"], shown.factors["texture"]
     assert shape_bias(shape, shape, texture).value == 1
@@ -100,7 +97,7 @@ def test_the_metrics_read_the_swapped_texture(tmp_path):
 
 
 def test_half_swapped_images_are_no_conflict(tmp_path):
-    built = build_probe_set("texture_swap", test_images(), levels=[{"share": 0.0}, {"share": 0.5}, {"share": 1.0}], folder=tmp_path)
+    built = build_probe_set("texture_swap", small_set(), levels=[{"share": 0.0}, {"share": 0.5}, {"share": 1.0}], folder=tmp_path)
     for level in (0, 1):
         shown = built.images(level, 0)
         shape, texture = shown.factors["shape"], shown.factors["texture"]
@@ -117,9 +114,9 @@ def test_images_of_other_sources_are_refused(make_images):
 
 def test_images_whose_class_is_the_texture_are_refused():
     with pytest.raises(ImageError, match="the class of these images is their texture"):
-        swapped(test_images(label="texture", correlated="shape"))
+        swapped(small_set(label="texture", correlated="shape"))
 
 
 def test_a_share_beyond_the_whole_is_refused():
     with pytest.raises(SettingError, match=r"share is the part of the other texture, 0 to 1, got 1\.5"):
-        swapped(test_images(), share=1.5)
+        swapped(small_set(), share=1.5)

@@ -1,12 +1,8 @@
 """A study that trains in seconds, its own cache, and the command line in this process."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from crossdistill.cli import main
 
 TINY = """\
 name: tiny
@@ -36,16 +32,3 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """One cache for all tests of a worker: teachers and images are made once."""
     cache = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("CROSSDISTILL_CACHE", str(cache))
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Run `crossdistill ARGUMENTS` here; returns its exit code."""
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["crossdistill", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0)
-
-    return run

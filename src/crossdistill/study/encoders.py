@@ -103,7 +103,7 @@ def trained_encoder(splits: Splits, *, store: Path, device: torch.device | None 
     goes on. Raises ImageError where fewer than two classes have labelled training images, StudyError where another process is at it.
     """
     train = _taught(splits)
-    file = encoder_file(splits, store)
+    file = _file(train, store)
     folder = file.parent
     if not file.exists():
         with locked(folder, f"another process is training the encoder {folder}: wait for it, then give the same command again"):
@@ -116,7 +116,10 @@ def trained_encoder(splits: Splits, *, store: Path, device: torch.device | None 
 
 def encoder_file(splits: Splits, store: Path) -> Path:
     """Where the encoder that is trained on these images stands, or will stand."""
-    train = _taught(splits)
+    return _file(_taught(splits), store)
+
+
+def _file(train: ImageSet, store: Path) -> Path:
     recipe = {
         "recipe": RECIPE.model_dump(mode="json"),
         "model": [MODEL, SETTINGS],
