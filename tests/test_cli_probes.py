@@ -195,7 +195,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path: Path) -> No
     line = [sys.executable, "-m", "crossdistill", "probes", "build", *map(str, arguments)]
     stopped = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
     for _ in range(3000):
-        if list((tmp_path / "sets").glob(".superpixel-*.part/images-0.npy")):  # the first of four levels
+        if any(journal.stat().st_size for journal in (tmp_path / "sets").glob(".superpixel-*.part/journal.jsonl")):  # one of eight blocks
             break
         time.sleep(0.02)
     stopped.send_signal(signal.SIGINT)
