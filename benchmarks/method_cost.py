@@ -40,7 +40,8 @@ from crossdistill.ops.memory import keep_freed_memory
 from crossdistill.ops.modes import frozen
 from crossdistill.train.loop import Training
 from crossdistill.train.objective import make_objective, published_weights, trainable
-from crossdistill.train.precision import autocast, make_optimizer, resolved_precision
+from crossdistill.train.optimizers import make_optimizer
+from crossdistill.train.precision import autocast, resolved_precision
 from protocol import paired_ratio, peak_megabytes, save_result
 from steps import BATCH, CLASSES, THREADS, network
 

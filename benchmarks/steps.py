@@ -24,7 +24,8 @@ from crossdistill.ops.memory import keep_freed_memory
 from crossdistill.ops.modes import frozen
 from crossdistill.train.loop import Training
 from crossdistill.train.objective import make_objective
-from crossdistill.train.precision import autocast, make_optimizer, resolved_precision
+from crossdistill.train.optimizers import make_optimizer
+from crossdistill.train.precision import autocast, resolved_precision
 from protocol import paired_ratio, save_result
 
 BATCH, IMAGES, CLASSES, THREADS = 128, 10_000, 10, 2

@@ -56,7 +56,7 @@ class Made:
         batch, needs = self.batch(n), self.objective.needs
         self.student.train()
         self.objective.train_mode()
-        taught = self.training._teacher_activations(batch)
+        taught = self.training.answers(batch)
         return self.objective.function(batch, self.student(batch.images, taps=needs.student_taps), taught)
 
 

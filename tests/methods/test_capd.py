@@ -26,7 +26,7 @@ from crossdistill.models._build import build_network
 from crossdistill.ops.modes import frozen
 from crossdistill.train.loop import Training
 from crossdistill.train.objective import make_objective, published_weights
-from crossdistill.train.precision import make_optimizer
+from crossdistill.train.optimizers import make_optimizer
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:

@@ -263,6 +263,6 @@ def test_each_term_alone_gives_the_first_layer_a_gradient(term: str, tmp_path: P
         student, images, images, recipe(batch_size=4), who=(0, "student", 0), folder=tmp_path, objective=objective, teacher=teacher
     )  # fmt: skip
     batch = training.batch(torch.arange(4), 0)
-    seen, taught = student(batch.images, taps=("pooled",)), training._teacher_activations(batch)
+    seen, taught = student(batch.images, taps=("pooled",)), training.answers(batch)
     objective.function(batch, seen, taught)[term].backward()
     assert next(student.parameters()).grad.abs().sum() > 0

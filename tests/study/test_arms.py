@@ -166,9 +166,9 @@ def test_a_shuffled_teacher_answers_for_the_partner(tmp_path: Path, monkeypatch:
     make = Loop.batch
 
     def keep(self: Loop, index: torch.Tensor, epoch: int) -> Any:
-        batch = make(self, index, epoch)
-        if self.partners is not None:
-            batches.append((batch, self.augment(self.images, self.partners[index], epoch)))
+        batch, made = make(self, index, epoch), self.batches
+        if made.partners is not None:
+            batches.append((batch, made.augment(made.images, made.partners[index], epoch)))
         return batch
 
     monkeypatch.setattr(Loop, "batch", keep)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from crossdistill.core.config import ViewsConfig
+from crossdistill.core.config import TrainingConfig, ViewsConfig
 from crossdistill.train.augment import Augmentation, _reflected, mixed_up
 
 IMAGES = torch.arange(6 * 3 * 16 * 16).remainder(251).to(torch.uint8).view(6, 3, 16, 16)
 
 
 def augmentation(views: ViewsConfig | str = ViewsConfig(), run: int = 0) -> Augmentation:
-    return Augmentation(views, (0,), ("student", run))
+    return Augmentation(TrainingConfig(views=views), (16, 16), who=(0, "student", run))
 
 
 @pytest.mark.parametrize("views", [ViewsConfig(), "free"])

@@ -11,7 +11,8 @@ import torch
 from crossdistill.core.errors import DivergedError, SettingError, StudyError
 from crossdistill.core.types import Activations, Batch
 from crossdistill.ops.losses import cross_entropy
-from crossdistill.train.loop import refuse_class_mismatch, smoothed_targets
+from crossdistill.train.batches import smoothed_targets
+from crossdistill.train.loop import refuse_class_mismatch
 from crossdistill.train.objective import Objective
 
 
@@ -28,7 +29,7 @@ def call_at_step(training: Any, number: int, action: Any) -> None:
 
 def test_the_same_call_gives_the_same_bytes_and_another_seed_gives_others(bench: Any, copied_weights: Any, same_bytes: Any) -> None:
     first, second, other = (bench.training(folder=name) for name in ("first", "second", "other"))
-    other.who = (0, "student", 1)
+    other.who = other.batches.who = (0, "student", 1)
     for training in (first, second, other):
         training.run()
     assert same_bytes(copied_weights(first.network), copied_weights(second.network))

@@ -71,23 +71,45 @@ class ViewsConfig(Frozen):
 
 
 class TrainingConfig(Frozen):
-    """The recipe of one training. `learning_rate` is the peak, after warm-up and before cosine decay to zero."""
+    """The recipe of one training. `learning_rate` is the peak, after warm-up and before the schedule lowers it."""
 
     epochs: PositiveInt = 30
-    batch_size: PositiveInt = 128
+    batch_size: PositiveInt = 128  # of all devices together
     accumulate: PositiveInt = 1  # micro-batches for each optimiser step
+    devices: PositiveInt = 1  # processes that share each batch; another number gives other bytes
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.05  # on weights of two or more dimensions only
     momentum: float = Field(default=0.9, ge=0, lt=1)  # sgd, with Nesterov
+    schedule: Literal["cosine", "step", "constant"] = "cosine"  # cosine: to zero
+    milestones: tuple[float, ...] = (0.5, 0.75)  # of `step`: shares of the training after which the rate falls to a tenth
     warmup_epochs: NonNegativeFloat = 1.0
     clip_norm: PositiveFloat | None = 1.0
+    early_stopping: PositiveInt | None = None  # epochs without a better validation accuracy; then the best epoch's weights are kept
+    freeze: Literal["backbone"] | tuple[str, ...] | None = None  # all but the heads, or what these parameters' names begin with
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     mixup: NonNegativeFloat = 0.0  # alpha of the Beta distribution; 0 is off
+    cutmix: NonNegativeFloat = 0.0  # likewise; where both are on, each step draws one of them
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has units for it
+    compile: bool = False  # the student by torch.compile
     views: ViewsConfig | Literal["free", "none"] = ViewsConfig()
+    crop: Literal["auto", "shift", "resized"] = "auto"  # auto: resized where a side is above 64 px, else shifted by up to an eighth
+    crop_scale: tuple[float, float] = (0.08, 1.0)  # of `resized`: share of the image's area
+    color: Literal["none", "trivial_augment", "rand_augment"] = "none"  # a policy of torchvision's, drawn for each image
+    random_erasing: float = Field(default=0.0, ge=0, le=1)  # probability that a box of the image is erased
     threads: PositiveInt = 2  # different thread counts give different weight bytes
     ema: float | None = Field(default=None, gt=0, lt=1)  # decay of an average of the weights, which is then what is kept; None: off
+    cache_dtype: Literal["float32", "float16"] = "float32"  # to which the teacher's answers are rounded, cached or not
+    cache: Literal["auto", "off", "required"] = "auto"  # of the teacher's answers; auto: where that saves time
+    checkpoint_every: str = Field(default="10 minutes", pattern=r"^[1-9]\d* (steps?|minutes?)$")  # beside every epoch's end
+
+    def identity(self) -> dict[str, Any]:
+        """What of the recipe can change a result, where it differs from the default, as plain JSON: the part of keys and records."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=EXECUTION)
+
+
+EXECUTION = {"cache", "checkpoint_every"}
+"""Settings of a training that change how it is carried out, and no byte of its result."""
 
 
 class NetworkConfig(WithSettings):

@@ -140,6 +140,9 @@ class RunRecord(Row):
     patch_grid: tuple[int, int] | None = None  # (rows, columns) of the patches that become tokens; None: no such patches
     seed: int
     parameters: int
+    weights: str | None = None  # SHA-256 of network.safetensors
+    evaluated_weights: str = "last"  # "last", "averaged" (ema), or "epoch 12": the best one, after early stopping
+    batch_norm: str | None = None  # with several devices: "synchronised" or "each device's own"; None where there is none to tell apart
     training: dict[str, Any]
     history: list[EpochRow]
     estimates: dict[str, EstimateModel]  # validation_accuracy, train_accuracy, mean_confidence

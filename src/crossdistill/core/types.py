@@ -122,6 +122,8 @@ class Batch:
     views: int = 1
     teacher_views: int = 1
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext  # the recipe's precision, for a method's own large layers
+    teacher_index: Tensor | None = None  # int64 [batch], row in the train split that the teacher is shown; None: `index`
+    teacher_view: Tensor | None = None  # int64 [batch], which of its enumerated views; None: not one of a list
 
 
 Views = Callable[["Tensor", "Tensor"], "tuple[Tensor, Tensor, Tensor]"]

@@ -7,25 +7,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from crossdistill.compare.gates import SignalGate, signal_gates
 from crossdistill.core import registry
 from crossdistill.core.config import StudyConfig
-from crossdistill.core.errors import CrossdistillError, ImageError, SettingError, StudyError
+from crossdistill.core.errors import ImageError, SettingError
 from crossdistill.core.progress import Progress
-from crossdistill.core.records import RunRecord
 from crossdistill.core.store import digest
 from crossdistill.core.types import ImageSet, Splits
 from crossdistill.images._splits import load_splits
 from crossdistill.ops.network import Network
 from crossdistill.report.page import build_page
-from crossdistill.study.folder import claimed, declared_contrasts, read_failures, stamp, write_failures
-from crossdistill.study.gates import is_needed, possible_ceilings, without_masks
+from crossdistill.study.ceilings import finished_runs, run_ceilings
+from crossdistill.study.folder import claimed, declared_contrasts, stamp
+from crossdistill.study.gates import possible_ceilings, without_masks
 from crossdistill.study.keys import KeyMaker
 from crossdistill.study.networks import build, refuse_wrong_checkpoint
 from crossdistill.study.plan import Plan, Training, make_plan, plan_json
 from crossdistill.study.probes import build_probes, keep_for_the_page, probed_rows
-from crossdistill.study.tables import observed_run, write_tables
-from crossdistill.study.tasks import observe_run, train
+from crossdistill.study.tables import write_tables
+from crossdistill.study.trainings import run_trainings
 from crossdistill.study.workshop import Workshop
 from crossdistill.train.loop import refuse_class_mismatch
 from crossdistill.train.objective import method_weights, plugin_needs, published_weights
@@ -81,13 +80,13 @@ def run_study(config: StudyConfig, out: Path, *, store: Path, device: torch.devi
         keep_for_the_page(shop.probe_sets.values(), out)
 
         def written() -> Path:
-            write_tables(out, config, contrasts, _finished_runs(out, plan), shop.observation_files, shop.probed_rows)
+            write_tables(out, config, contrasts, finished_runs(out, plan), shop.observation_files, shop.probed_rows)
             return build_page(out)
 
-        failures = _run_trainings(shop, plan, only)
+        failures = run_trainings(shop, plan, only)
         if plan.ceilings:
             written()  # they may take long: what is known without them should stand, whatever happens to them
-            _run_ceilings(shop, plan, failures, only)
+            run_ceilings(shop, plan, failures, only)
         return Outcome(written(), failures)
 
 
@@ -162,74 +161,3 @@ def fingerprint(splits: Splits) -> str:
     """Names the images that a study reads: the sources' content, and which of them, in which order, are in which split."""
     sets = {name: images for name, images in vars(splits).items() if isinstance(images, ImageSet)}
     return digest({name: [images.provenance["key"], images.ids.tolist(), images.labels.tolist()] for name, images in sets.items()})
-
-
-def _finished_runs(out: Path, plan: Plan) -> list[str]:
-    """The names of the finished runs: the plan's own, and earlier weights of teachers that taught some of them."""
-    planned = [*plan.trainings, *plan.ceilings]
-    records = [RunRecord.load(folder) for t in planned if ((folder := out / "runs" / t.run) / "record.json").exists()]
-    teachers = (record.teacher_run for record in records if record.teacher_run)
-    return list(dict.fromkeys([*(record.run for record in records), *teachers]))
-
-
-def _run_trainings(shop: Workshop, plan: Plan, only: str | None) -> dict[str, str]:
-    """Train and observe what is wanted; returns and writes down what failed, of this call and of earlier ones."""
-    chosen = [training for training in plan.trainings if _wanted(training, plan, only)]
-    waiting = {training.label for training in (*plan.trainings, *plan.ceilings)} - {training.label for training in chosen}
-    failures = {label: reason for label, reason in read_failures(shop.out).items() if label in waiting}
-    write_failures(shop.out, failures)
-    for number, training in enumerate(chosen, start=1):
-        _attempt(shop, training, failures, f"[{number}/{len(chosen)}] training {training.label}")
-    return failures
-
-
-def _run_ceilings(shop: Workshop, plan: Plan, failures: dict[str, str], only: str | None) -> None:
-    """Train and observe the ceilings of levels that no network passes, student after student until one does; notes what failed.
-
-    Whether a network passes is known once all have been observed: while some are left for a later call, nothing is done.
-    """
-    if any(not shop.finished(training) and training.label not in failures for training in plan.trainings):
-        return
-    gates: dict[str, dict[tuple[str, str], SignalGate]] = {}  # by probe, until a ceiling of it is trained
-    for ceiling in plan.ceilings:
-        assert ceiling.probe is not None
-        if only is not None and only not in ceiling.label:
-            continue
-        failures.pop(ceiling.label, None)
-        if ceiling.probe not in gates:
-            gates[ceiling.probe] = _signal_gates(shop, plan, ceiling.probe)
-        if is_needed(ceiling, gates[ceiling.probe]):
-            del gates[ceiling.probe]
-            _attempt(shop, ceiling, failures, f"training {ceiling.label}: no network so far passes the signal gate of this probe")
-    write_failures(shop.out, failures)
-
-
-def _signal_gates(shop: Workshop, plan: Plan, probe: str) -> dict[tuple[str, str], SignalGate]:
-    """The gates of one probe, by what is finished."""
-    files = {probe: shop.observation_files[probe]}
-    runs = [observed_run(shop.out, name, files) for name in _finished_runs(shop.out, plan)]
-    return signal_gates([run for run in runs if run])
-
-
-def _attempt(shop: Workshop, training: Training, failures: dict[str, str], announced: str) -> None:
-    """Train and observe one network, announced where it is not finished; a failure is written down and stops nothing else."""
-    try:
-        for teacher in (training.teacher, training.rival):
-            if teacher and teacher.label in failures:
-                raise CrossdistillError(f"{teacher.label} failed, from which it learns or with which its teacher is matched")
-        if not shop.finished(training):
-            shop.progress.line(announced)
-        train(shop, training)
-        observe_run(shop, training)
-    except StudyError:
-        raise  # the folder itself: in use, full, read-only; no other task would do better
-    except CrossdistillError as error:
-        failures[training.label] = str(error)
-        shop.progress.line(f"  failed: {error}")
-        write_failures(shop.out, failures)
-
-
-def _wanted(training: Training, plan: Plan, only: str | None) -> bool:
-    if only is None or only in training.label:
-        return True
-    return any(training in (student.teacher, student.rival) and only in student.label for student in plan.students)

@@ -46,7 +46,7 @@ class KeyMaker:
             "network": [network, chosen.model_dump(mode="json", exclude_defaults=True, exclude={"training", "checkpoint"})],
             "checkpoint": _file_hash(chosen.checkpoint) if chosen.checkpoint else None,
             "network_source": _model_source(chosen.model),
-            "recipe": recipe.model_dump(mode="json", exclude_defaults=True) if trained else None,
+            "recipe": recipe.identity() if trained else None,
             "precision": resolved_precision(recipe.precision, self.device) if trained else None,
             "seeds": [self.config.seed, seed],
             "method": _method_key(method, control) if method else None,

@@ -157,12 +157,12 @@ def warm_up_of(method: MethodConfig | None, teacher: Training | None, epoch: int
         return None
     complete = plugin.complete(method.settings)
     settings = {name: complete[name] for name in warm_up.settings}
-    recipe = teacher.recipe.model_dump(exclude_unset=True) | {"ema": None} | dict(warm_up.recipe(settings))
+    recipe = teacher.recipe.model_dump(exclude_unset=True) | {"ema": None, "devices": 1} | dict(warm_up.recipe(settings))
     checked = TrainingConfig.model_validate(recipe)
     key = digest({
         "engine": ENGINE,
         "method": [plugin.name, plugin.identity, {name: str(value) for name, value in settings.items()}],
-        "recipe": checked.model_dump(mode="json", exclude_defaults=True),
+        "recipe": checked.identity(),
         "teacher": teacher.key,
         "epoch": epoch,
     })  # fmt: skip

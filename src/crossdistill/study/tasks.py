@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from crossdistill.core import registry
+from crossdistill.core.config import EXECUTION
 from crossdistill.core.observations import LevelDraw, save_observations
 from crossdistill.core.progress import Stopwatch
 from crossdistill.core.records import EpochRow, EstimateModel, RunRecord
@@ -124,7 +125,10 @@ def _record(
         patch_grid=network.patch_grid,
         seed=training.seed,
         parameters=network.n_parameters,
-        training={**training.recipe.model_dump(mode="json"), "precision": resolved_precision(training.recipe.precision, shop.device)},
+        training={
+            **training.recipe.model_dump(mode="json", exclude=EXECUTION),
+            "precision": resolved_precision(training.recipe.precision, shop.device),
+        },
         history=history,
         estimates=estimates,
         notes=notes,

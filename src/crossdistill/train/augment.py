@@ -9,50 +9,64 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from crossdistill.core.config import ViewsConfig
+from crossdistill.core.config import TrainingConfig
 from crossdistill.core.seeds import Part, key
 from crossdistill.ops.random import image_keys, uniform_integers
 
 
 class Augmentation:
-    """Random crop after reflection by an eighth of the side, and horizontal flip.
+    """What is shown of each training image: random crop after reflection by an eighth of the side, and horizontal flip.
 
-    `views` is `ViewsConfig`, "free" (drawn afresh in each epoch) or "none" (the image itself). `study` keys the list of
-    views, `run` (role, run seed) keys which of them is shown. The draws of an epoch are made at once for all images.
+    Enumerated views are numbered from 0 to `n_views` - 1 for each image; `n_views` is None where they are drawn afresh. `who` is
+    (study seed, role, run seed): the study seed alone keys the list of views, all of it which of them is shown.
     """
 
-    def __init__(self, views: ViewsConfig | str, study: tuple[Part, ...], run: tuple[Part, ...]) -> None:
-        self.views, self.study, self.run = views, study, run
-        self.drawn: tuple[int, Tensor, Tensor] | None = None  # epoch, window of rows and window of columns of each image
+    def __init__(self, recipe: TrainingConfig, size: tuple[int, int], *, who: tuple[Part, ...]) -> None:
+        self.views, self.size, self.study, self.run = recipe.views, size, who[:1], who[1:]
+
+    @property
+    def n_views(self) -> int | None:
+        """How many views an image has; None where they are no list."""
+        if self.views == "none":
+            return 1
+        return None if isinstance(self.views, str) else self.views.crops * (1 + self.views.flip)
+
+    def views_shown(self, index: Tensor, epoch: int) -> Tensor:
+        """int64 [batch]: the number of the view that each of the rows `index` is shown in, for enumerated views."""
+        if isinstance(self.views, str):
+            return torch.zeros_like(index)
+        crop, flip = uniform_integers(image_keys(key(*self.study, *self.run, "view", epoch), index), 2, 1 << 16).unbind(1)
+        return crop % self.views.crops * (1 + self.views.flip) + flip % 2 * self.views.flip
 
     def __call__(self, images: Tensor, index: Tensor, epoch: int) -> Tensor:
         """The augmented rows `index` of images uint8 [images, 3, height, width], as uint8 [batch, 3, height, width]."""
-        if self.views == "none":
-            return images[index]
-        height, width = images.shape[2:]
-        row_windows, column_windows = _windows(height, images.device), _windows(width, images.device)
-        if self.drawn is None or self.drawn[0] != epoch:
-            top, left, flip = self._draws(torch.arange(len(images), device=images.device), epoch)
-            self.drawn = epoch, top % len(row_windows), left % len(column_windows) + flip * len(column_windows)
-        _, row_choice, column_choice = self.drawn
-        rows = row_windows[row_choice[index]]
-        columns = torch.cat([column_windows, column_windows.flip(1)])[column_choice[index]]  # the second half is mirrored
-        # Whole rows first, then columns: three times as fast on a CPU as one gather of single pixels.
-        planes = index[:, None] * 3 + torch.arange(3, device=images.device)  # batch channels
-        lines = planes[:, :, None] * height + rows[:, None, :]  # batch channels height
-        chosen = images.reshape(-1, width).index_select(0, lines.flatten()).view(len(index), 3, height, width)
-        return chosen.gather(3, columns[:, None, None, :].expand_as(chosen))
-
-    def _draws(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Top, left and flip (0 or 1) of the rows `index`; top and left are 16 bits each."""
+        if self.n_views is not None:
+            return self.view(images, index, self.views_shown(index, epoch))
         keys = image_keys(key(*self.study, *self.run, "view", epoch), index)
-        if isinstance(self.views, str):  # free
-            top, left, flip = uniform_integers(keys, 3, 1 << 16).unbind(1)
-            return top, left, flip % 2
-        crop, flip = uniform_integers(keys, 2, 1 << 16).unbind(1)
-        crop_keys = image_keys(key(*self.study, "crop"), index * self.views.crops + crop % self.views.crops)
+        top, left, flip = uniform_integers(keys, 3, 1 << 16).unbind(1)
+        return shifted(images, index, top, left, flip % 2)
+
+    def view(self, images: Tensor, index: Tensor, view: Tensor) -> Tensor:
+        """The rows `index`, each in its enumerated view of that number: uint8 [batch, 3, height, width]."""
+        if isinstance(self.views, str):
+            return images[index]
+        crop, flip = view // (1 + self.views.flip), view % (1 + self.views.flip)
+        crop_keys = image_keys(key(*self.study, "crop"), index * self.views.crops + crop)
         top, left = uniform_integers(crop_keys, 2, 1 << 16).unbind(1)
-        return top, left, flip % 2 * self.views.flip
+        return shifted(images, index, top, left, flip)
+
+
+def shifted(images: Tensor, index: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
+    """The rows `index`, cropped at `top` and `left` (16 bits each) after reflection by an eighth, mirrored where `flip` is 1."""
+    height, width = images.shape[2:]
+    row_windows, column_windows = _windows(height, images.device), _windows(width, images.device)
+    rows = row_windows[top % len(row_windows)]
+    columns = torch.cat([column_windows, column_windows.flip(1)])[left % len(column_windows) + flip * len(column_windows)]
+    # Whole rows first, then columns: three times as fast on a CPU as one gather of single pixels.
+    planes = index[:, None] * 3 + torch.arange(3, device=images.device)  # batch channels
+    lines = planes[:, :, None] * height + rows[:, None, :]  # batch channels height
+    chosen = images.reshape(-1, width).index_select(0, lines.flatten()).view(len(index), 3, height, width)
+    return chosen.gather(3, columns[:, None, None, :].expand_as(chosen))
 
 
 @cache

@@ -14,9 +14,26 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from crossdistill.core.errors import StudyError
+from crossdistill.core.progress import Stopwatch
 from crossdistill.core.store import file_sha256, write_atomically, write_json
 
 KEPT = 2
+
+
+class Due:
+    """Says when the next checkpoint is due: `every` is "500 steps" or "10 minutes" since the last one."""
+
+    def __init__(self, every: str) -> None:
+        number, unit = every.split()
+        self.every, self.counts_steps = int(number), unit.startswith("step")
+        self.reset(0)
+
+    def reset(self, step: int) -> None:
+        """A checkpoint was written, or read, at this step."""
+        self.step, self.watch = step, Stopwatch()
+
+    def __call__(self, step: int) -> bool:
+        return step - self.step >= self.every if self.counts_steps else self.watch.seconds >= 60 * self.every
 
 
 @dataclass(frozen=True)
