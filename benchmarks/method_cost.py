@@ -88,7 +88,7 @@ class Case:
         student, teacher = prepared(self.plugin, self.pair[1], self.settings).train(), self.training.teacher
         assert teacher is not None
         parameters = trainable([*student.parameters(), *beside])
-        optimizer, batch, needs = make_optimizer(parameters, RECIPE), self.batch, self.training.objective.needs
+        optimizer, batch, needs = make_optimizer(parameters, RECIPE, modules=[student]), self.batch, self.training.objective.needs
         student_taps, teacher_taps = (needs.student_taps, needs.teacher_taps) if taps else ((), ())
 
         def step() -> Tensor:

@@ -97,7 +97,7 @@ def kd_step(data: ImageSet) -> dict[str, Any]:
     run = training(data, with_teacher=True)
     student, teacher = network("small/resnet20").train(), run.teacher
     assert teacher is not None
-    optimizer = make_optimizer(list(student.parameters()), run.recipe)
+    optimizer = make_optimizer(list(student.parameters()), run.recipe, modules=[student])
     precision, cpu = resolved_precision("auto", torch.device("cpu")), torch.device("cpu")
     index = torch.from_numpy(np.random.default_rng(1).permutation(IMAGES)[:BATCH])
     shown = torch.from_numpy(data.images[:BATCH]).contiguous(memory_format=torch.channels_last)

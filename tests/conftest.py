@@ -1,9 +1,44 @@
+import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crossdistill.cli import main
+
+TIMING = {"seconds", "images_per_second", "timing"}
+"""The fields of records and logs, at any depth, in which two equal trainings may differ."""
+
+
+def _equal_part(value: Any) -> Any:
+    if isinstance(value, dict):
+        return [(name, _equal_part(item)) for name, item in value.items() if name not in TIMING]  # in their order
+    return [_equal_part(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.fixture
+def without_timing() -> Callable[[Path], dict[str, Any]]:
+    """What must be equal of a study's folder or a store: each file's bytes, of records and logs all but the timing.
+
+    Left out are the page, which shows times, and what a kill may leave: locks, halves of files, the checkpoint of a finished run.
+    """
+
+    def read(folder: Path) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            inside = path.relative_to(folder)
+            if any(part.startswith(".") or part == "checkpoint" for part in inside.parts) or path.name == "report.html":
+                continue
+            if path.name in ("record.json", "log.jsonl"):
+                text = path.read_text()
+                found[str(inside)] = [_equal_part(json.loads(part)) for part in (text.splitlines() if path.suffix == ".jsonl" else [text])]
+            else:
+                found[str(inside)] = path.read_bytes()
+        return found
+
+    return read
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The command line. Each command imports what it runs inside its body, so that `--help` answers at once.
 
-Exit codes: 0 done; 2 the user can mend it (one message, no traceback); 1 a defect of ours; 130 interrupted (state saved).
+Exit codes: 0 done; 2 the user can mend it (one message, no traceback); 1 a defect of ours; 130 interrupted, by Ctrl-C or by
+the SIGTERM of a scheduler (state saved).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import typer
 
 from crossdistill.cli_options import (
     Device,
+    Devices,
     Encoder,
     Images,
     Json,
@@ -43,25 +45,29 @@ MENDABLE = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, 
 
 
 @app.command()
-def demo(out: Out = Path("crossdistill-demo"), device: Device = "auto", store: Store = None, quiet: Quiet = False) -> None:
+def demo(
+    out: Out = Path("crossdistill-demo"), device: Device = "auto", store: Store = None, quiet: Quiet = False, devices: Devices = None
+) -> None:  # fmt: skip
     """A whole small study on the embedded image set; ends by naming report.html."""
     from importlib.resources import files
 
     from crossdistill.core.study_file import parse_study
 
     text = files("crossdistill.study").joinpath("demo.yaml").read_text(encoding="utf-8")
-    _run(parse_study(text, source="demo.yaml"), out, device, store, quiet)
+    _run(parse_study(text, source="demo.yaml"), out, device, store, quiet, devices=devices)
 
 
 @study_app.command("run")
 def study_run(
     file: Path, out: Out, device: Device = "auto", store: Store = None, quiet: Quiet = False,
     only: Annotated[str | None, typer.Option(help="Only trainings whose label contains this text (and what they read).")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings at once; their results do not depend on it.")] = 1,
+    devices: Devices = None,
 ) -> None:  # fmt: skip
     """Run a study, or go on with it."""
     from crossdistill.core.study_file import read_study
 
-    _run(read_study(file), out, device, store, quiet, only)
+    _run(read_study(file), out, device, store, quiet, only, jobs, devices)
 
 
 @study_app.command("plan")
@@ -76,7 +82,7 @@ def study_plan(file: Path, store: Store = None, as_json: Json = False) -> None:
 
 @study_app.command("status")
 def study_status(folder: Path, store: Store = None, as_json: Json = False) -> None:
-    """How far a study is: done, started, failed (with reason), waiting."""
+    """How far a study is: done, running, started, failed (with reason), waiting."""
     from crossdistill.study.status import study_status as status
 
     rows = status(folder, chosen_store(store))
@@ -109,7 +115,7 @@ def distill(
     epochs: Annotated[int, typer.Option(help="Epochs of the student (and of a teacher that has to be trained).")] = 30,
     seeds: Annotated[int, typer.Option(help="Runs an arm; 5 or more allow a verdict.")] = 1,
     pretrained: Annotated[bool, typer.Option(help="Start the teacher from published weights.")] = False,
-    device: Device = "auto", store: Store = None, quiet: Quiet = False,
+    device: Device = "auto", store: Store = None, quiet: Quiet = False, devices: Devices = None,
 ) -> None:  # fmt: skip
     """Distil one teacher into one student, with the independent student beside it; no study file needed."""
     from crossdistill.study.single import single_study
@@ -117,7 +123,7 @@ def distill(
     config = single_study(
         teacher, student, images, method=method, epochs=epochs, seeds=seeds, pretrained=pretrained, name=out.resolve().name
     )
-    _run(config, out, device, store, quiet)
+    _run(config, out, device, store, quiet, devices=devices)
 
 
 @app.command()
@@ -190,13 +196,27 @@ def doctor(as_json: Json = False) -> None:
     print(json.dumps(facts, indent=1)) if as_json else _table(("", ""), [[k, str(v)] for k, v in facts.items()])
 
 
-def _run(config: Any, out: Path, device: str, store: Path | None, quiet: bool, only: str | None = None) -> None:
+def _run(
+    config: Any, out: Path, device: str, store: Path | None, quiet: bool, only: str | None = None, jobs: int = 1, devices: int | None = None
+) -> None:  # fmt: skip
+    from crossdistill.study.launch import device_count, is_launched, launch, with_devices
+
+    config = with_devices(config, devices) if devices else config
+    n_devices = device_count(config)
+    if n_devices > 1 and not is_launched():
+        sys.exit(launch(sys.argv[1:], n_devices))
+
     from crossdistill.core.progress import Stopwatch
+    from crossdistill.study.devices import crew, follow
     from crossdistill.study.environment import chosen_device
     from crossdistill.study.execute import run_study
 
     watch = Stopwatch()
-    outcome = run_study(config, out, store=chosen_store(store), device=chosen_device(device), progress=new_progress(quiet), only=only)
+    with crew(n_devices, chosen_device(device)) as (place, own):
+        if place.rank:
+            return follow(config, out, store=chosen_store(store), device=own)
+        about = {"device": own, "progress": new_progress(quiet), "only": only, "jobs": jobs}
+        outcome = run_study(config, out, store=chosen_store(store), **about)
     for label, reason in outcome.failures.items():
         print(f"failed: {label}: {reason}", file=sys.stderr)
     if not quiet:
@@ -274,9 +294,11 @@ def _table(columns: tuple[str, ...], rows: list[list[str]]) -> None:
 def main() -> None:
     """Entry point: turns what the user can mend into one message and exit code 2."""
     from crossdistill.core.errors import CrossdistillError
+    from crossdistill.train.signals import ended_like_ctrl_c
 
     try:
-        code = app(standalone_mode=False)  # typer answers Ctrl-C with 130
+        with ended_like_ctrl_c():
+            code = app(standalone_mode=False)  # typer answers Ctrl-C with 130
     except CrossdistillError as error:
         print(f"crossdistill: {error}", file=sys.stderr)
         sys.exit(2)

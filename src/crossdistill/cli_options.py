@@ -15,6 +15,10 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 .
 Store = Annotated[
     Path | None, typer.Option("--store", help="Folder that studies share for teachers and probe sets (default: the cache folder).")
 ]
+Devices = Annotated[
+    int | None,
+    typer.Option("--devices", min=1, help="Processes, on GPUs one for each, that share every batch (default: as the study says)."),
+]
 Images = Annotated[str, typer.Option("--images", help="NAME or NAME:PATH, e.g. trifeature, folder:photos, parquet:DIR.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]

@@ -1,15 +1,30 @@
 """Writes are whole or absent, locks hold, the same value has the same name."""
 
 import errno
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crossdistill.core.errors import StudyError
-from crossdistill.core.store import cache_folder, digest, locked, read_json, write_atomically, write_json, write_text
+from crossdistill.core.store import (
+    WAIT_SECONDS,
+    cache_folder,
+    digest,
+    is_locked,
+    locked,
+    read_json,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -58,6 +73,59 @@ def test_a_second_process_is_refused_and_the_lock_dies_with_its_holder(tmp_path:
     holder.stdout.close()
     with locked(tmp_path, "busy"):
         assert (tmp_path / ".lock").exists()
+
+
+def test_a_lock_can_be_waited_for_and_the_waiting_is_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def hold() -> None:
+        with locked(tmp_path, "busy with it", waiting=told.append):
+            pass
+
+    with ThreadPoolExecutor(1) as other:
+        with locked(tmp_path, "busy"):
+            assert is_locked(tmp_path)
+            waiting = other.submit(hold)
+            time.sleep(3 * WAIT_SECONDS)
+            assert not waiting.done()
+        waiting.result(timeout=30)
+    assert told == ["waiting: busy with it"]
+    assert not is_locked(tmp_path)
+    assert not is_locked(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("vanish", [shutil.rmtree, lambda folder: folder.rename(folder.with_name("elsewhere"))])
+def test_a_lock_whose_folder_went_away_while_it_was_waited_for_is_taken_anew(tmp_path: Path, vanish: Any) -> None:
+    folder = tmp_path / "folder"
+
+    def hold() -> bool:
+        with locked(folder, "busy", waiting=lambda words: None):
+            return is_locked(folder)
+
+    with ThreadPoolExecutor(1) as other:
+        with locked(folder, "busy"):
+            waiting = other.submit(hold)
+            time.sleep(2 * WAIT_SECONDS)
+            vanish(folder)
+        assert waiting.result(timeout=30)
+
+
+@pytest.mark.parametrize("vanish", [shutil.rmtree, lambda folder: (folder / ".lock").rename(folder / "other")])
+def test_a_lock_file_that_goes_away_between_opening_and_locking_is_no_lock(
+    tmp_path: Path, vanish: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, flock = tmp_path / "folder", fcntl.flock
+
+    def late(file: Any, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        vanish(folder)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with locked(folder, "busy"):
+        assert is_locked(folder)
+        with pytest.raises(StudyError, match="busy"), locked(folder, "busy"):
+            pass
 
 
 def test_the_cache_folder_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

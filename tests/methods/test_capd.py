@@ -171,7 +171,7 @@ def test_the_released_loss_refuses_shapes_that_would_be_broadcast(wrong: dict[st
 
 def test_the_optimiser_decays_the_grouped_layers_but_not_their_bias() -> None:
     layer = GroupedLinear(3, 5, (6, 9), dropout=0.0)
-    groups = make_optimizer(list(layer.parameters()), TrainingConfig(weight_decay=0.05)).param_groups
+    groups = make_optimizer(list(layer.parameters()), TrainingConfig(weight_decay=0.05), modules=[layer]).param_groups
     decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
     assert (decay[id(layer.weight)], decay[id(layer.bias)]) == (0.05, 0.0)
 

@@ -1,5 +1,7 @@
 import io
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -240,11 +242,16 @@ def test_the_software_that_ran_a_network_is_named(make_images, tmp_path, use):
         assert {"torch", "torchvision"} & built.manifest["software"].keys() == named
 
 
-def test_a_set_that_another_process_builds_is_refused(make_images, tmp_path):
+def test_a_set_that_another_process_builds_is_waited_for(make_images, tmp_path, capsys):
     levels = probe_recipe("scramble", (32, 32)).levels
     part = tmp_path / f".scramble-{probe_key('scramble', levels, 1, 0, make_images())}.part"
-    with locked(part, "first"), pytest.raises(StudyError, match="is being built by another process"):
-        build_probe_set("scramble", make_images(), folder=tmp_path)
+    with ThreadPoolExecutor(1) as other:
+        with locked(part, "first"):
+            building = other.submit(build_probe_set, "scramble", make_images(), folder=tmp_path, progress=Progress())
+            time.sleep(0.3)
+            assert not building.done()
+        assert building.result(timeout=60).folder.exists()
+    assert "waiting: another process is building the probe set" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made_is_told(make_images, tmp_path):

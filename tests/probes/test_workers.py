@@ -1,9 +1,6 @@
-"""Worker processes: the same bytes from any number of them, errors that arrive, and a probe that cannot be sent."""
+"""Probes built by worker processes: the same bytes from any number of them, errors that arrive, and a probe that cannot be sent."""
 
-import functools
 import os
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -12,9 +9,9 @@ from crossdistill.core import registry
 from crossdistill.core.errors import SettingError, StudyError
 from crossdistill.core.registry import as_plugin, probe
 from crossdistill.core.types import ImageSet, ProbeImages
+from crossdistill.core.workers import Workers
 from crossdistill.probes import _treatment
 from crossdistill.probes._build import Supply, build_probe_set
-from crossdistill.probes._workers import CannotWork, Workers
 
 
 @pytest.fixture
@@ -77,22 +74,7 @@ def test_an_error_in_a_worker_arrives_with_its_traceback(make_images, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_answers_come_in_the_order_of_the_jobs():
-    with Workers(2, functools.partial, pow, 2) as workers:
-        assert list(workers.map((n,) for n in range(9))) == [2**n for n in range(9)]
-
-
-def test_a_file_in_the_current_directory_does_not_take_the_place_of_a_library(tmp_path, monkeypatch):
-    (tmp_path / "pickle.py").write_text("raise RuntimeError('the wrong pickle')")
-    monkeypatch.chdir(tmp_path)
-    with Workers(1, functools.partial, pow, 2) as workers:
-        assert list(workers.map([(3,)])) == [8]
-
-
 def test_a_worker_that_ends_is_told_and_what_is_done_is_kept(make_images, tmp_path, small_blocks, monkeypatch):
-    with Workers(1, functools.partial, os._exit) as workers, pytest.raises(StudyError, match=r"ended \(exit code 9\).*fewer --workers"):
-        list(workers.map([(9,)]))
-
     def killed(*arguments):
         workers = Workers(*arguments)
         workers._processes[0].kill()
@@ -104,16 +86,6 @@ def test_a_worker_that_ends_is_told_and_what_is_done_is_kept(make_images, tmp_pa
             build_probe_set("scramble", make_images(11), folder=tmp_path, workers=2)
     assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
     build_probe_set("scramble", make_images(11), folder=tmp_path)
-
-
-def test_what_cannot_be_sent_or_made_is_refused(monkeypatch):
-    with pytest.raises(CannotWork):
-        Workers(1, lambda: None)
-    here = types.ModuleType("only_here")
-    exec("def make():\n    return len", here.__dict__)
-    monkeypatch.setitem(sys.modules, "only_here", here)
-    with pytest.raises(CannotWork, match="No module named 'only_here'"):
-        Workers(1, here.make)
 
 
 def test_masks_are_made_once_and_read_by_workers(make_images, tmp_path, small_blocks, monkeypatch):

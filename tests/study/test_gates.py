@@ -307,7 +307,7 @@ def test_a_kill_in_a_ceiling_leaves_tables_and_a_true_page(
     def kill(*arguments: Any) -> None:
         raise Killed
 
-    monkeypatch.setattr(execute, "_run_ceilings", kill)
+    monkeypatch.setattr(execute, "run_ceilings", kill)
     out = tmp_path / "out"
     with pytest.raises(Killed):
         run_study(parse_study(GATED), out, store=tmp_path / "store", device=torch.device("cpu"), progress=Progress(quiet=True))

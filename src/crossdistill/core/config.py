@@ -9,7 +9,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from crossdistill.core import registry
@@ -61,6 +71,14 @@ class ImagesConfig(WithSettings):
     validation_images: PositiveInt | None = None
     test_images: PositiveInt | None = None
     cue_conflict: Path | None = None  # the folder of the published texture-against-shape images: an extra test set
+    transfer: str | None = None  # a source as on the command line, of further training images: their labels are not looked at
+    transfer_images: PositiveInt | None = None  # how many of them; None: all
+
+    @model_validator(mode="after")
+    def _count_has_a_source(self) -> ImagesConfig:
+        if self.transfer_images and not self.transfer:
+            _fail(("transfer_images",), "`transfer_images` belongs to `transfer: SOURCE`, which is not here: set that, or leave it out")
+        return self
 
 
 class ViewsConfig(Frozen):
@@ -79,11 +97,11 @@ class TrainingConfig(Frozen):
     devices: PositiveInt = 1  # processes that share each batch; another number gives other bytes
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: PositiveFloat = 1e-3
-    weight_decay: NonNegativeFloat = 0.05  # on weights of two or more dimensions only
+    weight_decay: NonNegativeFloat = 0.05  # on the weights of linear layers and convolutions only
     momentum: float = Field(default=0.9, ge=0, lt=1)  # sgd, with Nesterov
     schedule: Literal["cosine", "step", "constant"] = "cosine"  # cosine: to zero
-    milestones: tuple[float, ...] = (0.5, 0.75)  # of `step`: shares of the training after which the rate falls to a tenth
-    warmup_epochs: NonNegativeFloat = 1.0
+    milestones: tuple[float, ...] = (0.5, 0.75)  # of `step`: shares of the training after each of which the rate falls to a tenth
+    warmup_epochs: NonNegativeFloat | None = None  # linear; None: 1, for networks of tokens a tenth of the epochs if that is more
     clip_norm: PositiveFloat | None = 1.0
     early_stopping: PositiveInt | None = None  # epochs without a better validation accuracy; then the best epoch's weights are kept
     freeze: Literal["backbone"] | tuple[str, ...] | None = None  # all but the heads, or what these parameters' names begin with
@@ -102,6 +120,44 @@ class TrainingConfig(Frozen):
     cache_dtype: Literal["float32", "float16"] = "float32"  # to which the teacher's answers are rounded, cached or not
     cache: Literal["auto", "off", "required"] = "auto"  # of the teacher's answers; auto: where that saves time
     checkpoint_every: str = Field(default="10 minutes", pattern=r"^[1-9]\d* (steps?|minutes?)$")  # beside every epoch's end
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _unquoted_off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads a bare `off` as false
+
+    @field_validator("milestones")
+    @classmethod
+    def _in_order(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not low < high for low, high in zip((0.0, *value), (*value, 1.0), strict=True)):
+            raise PydanticCustomError("milestones", "shares of the training stand here, each between 0 and 1 and above the one before")
+        return value
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _backbone_or_names(cls, value: Any) -> Any:
+        if value is None or value == "backbone" or (isinstance(value, list | tuple) and value):
+            return value
+        raise PydanticCustomError("freeze", "`backbone` stands here, or a list of names such as [patch_embed, blocks.0]")
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _shares(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] <= 1:
+            raise PydanticCustomError("crop_scale", "two shares of the image's area stand here, above 0, at most 1, the smaller one first")
+        return value
+
+    @model_validator(mode="after")
+    def _has_views_to_change(self) -> TrainingConfig:
+        changes = [name for name in ("crop", "color", "random_erasing") if getattr(self, name) != type(self).model_fields[name].default]
+        if self.views == "none" and changes:
+            _fail(("views",), f"`views: none` shows images as they are, and `{changes[0]}` would change them: leave one of them out")
+        return self
+
+    def uses(self, setting: str) -> bool:
+        """Whether a setting has any effect beside the others."""
+        used = {"milestones": self.schedule == "step", "momentum": self.optimizer == "sgd", "crop_scale": self.crop != "shift"}
+        return used.get(setting, True)
 
     def identity(self) -> dict[str, Any]:
         """What of the recipe can change a result, where it differs from the default, as plain JSON: the part of keys and records."""
@@ -249,6 +305,20 @@ class StudyConfig(Frozen):
                 )
             if contrast.probe not in self.probe_names:
                 _fail(("primary", i, "probe"), f"the study has no probe '{contrast.probe}'. It has: {', '.join(self.probe_names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _no_setting_is_idle(self) -> StudyConfig:
+        """A setting that no training uses was meant to do something; one that some network overrides serves the others."""
+        try:
+            recipes = [self.recipe(name, teacher=teacher) for name in self.networks for teacher in (False, True)]
+        except ValidationError:
+            return self  # told where the recipes are checked one by one, with their line
+        places = {"milestones": "`schedule: step`", "momentum": "`optimizer: sgd`", "crop_scale": "`crop: resized`"}
+        for setting, where in places.items():
+            default = TrainingConfig.model_fields[setting].default
+            if any(getattr(recipe, setting) != default for recipe in recipes) and not any(recipe.uses(setting) for recipe in recipes):
+                _fail(("training", setting), f"`{setting}` belongs to {where}, which no training here has: set that, or leave it out")
         return self
 
     def _network_references(self) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -6,11 +6,15 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from crossdistill.core.errors import StudyError
+
+LOCK = ".lock"
+WAIT_SECONDS = 0.2  # between two looks at a lock that another process holds
 
 
 def cache_folder() -> Path:
@@ -90,16 +94,58 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, refusal: str) -> Iterator[None]:
-    """Hold `folder` for this process; a second holder gets StudyError(refusal). The lock ends with the process, also on kill -9."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a+b")  # noqa: SIM115 (held for the whole block)
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-    with file:
+def locked(folder: Path, refusal: str, *, waiting: Callable[[str], object] | None = None) -> Iterator[None]:
+    """Hold `folder` for this process; a second holder gets StudyError(refusal). The lock ends with the process, also on kill -9.
+
+    Where `waiting` is given, it is told so once, in place of the refusal, and the lock is waited for, however long that takes.
+    """
+    told = False
+    while True:
+        file = _lock_file(folder)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StudyError(refusal) from error
+            file.close()
+            if waiting is None:
+                raise StudyError(refusal) from error
+            if not told:
+                waiting(f"waiting: {refusal}")
+            told = True
+            time.sleep(WAIT_SECONDS)  # and not inside flock, which would keep Python from answering a signal
+            continue
+        if _stands_at(file, folder):
+            break
+        file.close()  # its folder was renamed or deleted between the two calls: this lock would keep nobody out
+    with file:
         yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds `folder` at this moment."""
+    try:
+        with open(folder / LOCK, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no lock, or it cannot be read
+        return False
+    return False
+
+
+def _lock_file(folder: Path) -> BinaryIO:
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return open(folder / LOCK, "a+b")
+        except FileNotFoundError:  # deleted between the two calls
+            continue
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
+
+
+def _stands_at(file: BinaryIO, folder: Path) -> bool:
+    """Whether the file is still the one that others find in the folder."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK))
+    except FileNotFoundError:
+        return False

@@ -113,6 +113,7 @@ def _plugin_checks(study: StudyConfig) -> Iterator[tuple[tuple[Any, ...], Any]]:
     yield ("teachers",), lambda: _checked(lambda: TrainingConfig.model_validate(study.teachers.settings))
     for name, network in study.networks.items():
         yield ("networks", name, "training"), lambda network=network: _checked(lambda: TrainingConfig.model_validate(network.training))
+        yield ("networks", name, "training"), lambda name=name: _checked(lambda: [study.recipe(name, teacher=t) for t in (False, True)])
         if network.model:
             source = re.split("[/:]", network.model)[0]
             yield ("networks", name, "model"), lambda source=source: registry.get("model", source)

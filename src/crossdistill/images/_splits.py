@@ -13,6 +13,10 @@ from crossdistill.core.seeds import permutation
 from crossdistill.core.types import UNLABELLED, ImageSet, Splits
 from crossdistill.images._cache import decoded, taken
 from crossdistill.images._cue_conflict import published_cue_conflict
+from crossdistill.images._transfer import with_transfer
+
+Source = tuple[str, Mapping[str, Any]]
+"""A source's name and its settings."""
 
 TEST_SHARE = 5  # a source without a test split gives one in five of its images to it
 
@@ -37,6 +41,8 @@ def load_splits(
     validation_images: int | None = None,
     test_images: int | None = None,
     cue_conflict: Path | None = None,
+    transfer: str | None = None,
+    transfer_images: int | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Splits:
@@ -45,13 +51,16 @@ def load_splits(
     Validation (by default a tenth of `train_images`, or of all training images) is cut from the training images first; then
     training and test are limited to the counts given. Every cut keeps the shares of the classes and depends on `seed` alone. A
     source without a test split gives a fifth of its images, whatever the seed. `cue_conflict`, a folder of the published
-    texture-against-shape images, adds those whose classes are known here as the extra set "published_cue_conflict".
+    texture-against-shape images, adds those whose classes are known here as the extra set "published_cue_conflict". `transfer`, a
+    source as on the command line, puts `transfer_images` (None: all) of its training images behind the training images, unlabelled.
     `progress(step, done, total)` is told of decoding.
 
     Raises UnknownNameError, SettingError and ImageError, with what to do.
     """
-    plugin = get("images", source)
-    stored = decoded(source, plugin.version, plugin.function(**plugin.parse(settings)), progress)
+    unlabelled = parse_source(transfer) if transfer else None
+    if unlabelled:
+        get("images", unlabelled[0])  # a name that is none is refused before anything is decoded
+    stored = _decoded(source, settings, progress)
     train = stored.pop("train")
     test = stored.pop("test", None)
     if test is None:
@@ -60,7 +69,11 @@ def load_splits(
     train, validation = _cut(train, "validation", _validation_count(train_images, validation_images, len(train)), seed)
     if cue_conflict is not None:
         stored["published_cue_conflict"] = published_cue_conflict(cue_conflict, test.class_names, test.size)
-    return Splits(_limited(train, train_images, seed), validation, _limited(test, test_images, seed), stored)
+    splits = Splits(_limited(train, train_images, seed), validation, _limited(test, test_images, seed), stored)
+    if unlabelled is None:
+        return splits
+    found = _decoded(*_of_size(unlabelled, train.size, (source, settings)), progress)["train"]
+    return with_transfer(splits, found, name=str(transfer), count=transfer_images, seed=seed)
 
 
 def stratified_rows(labels: np.ndarray, count: int, *key: str | int) -> np.ndarray:
@@ -79,6 +92,19 @@ def stratified_rows(labels: np.ndarray, count: int, *key: str | int) -> np.ndarr
         for value, size, quota in zip(values, sizes, quotas, strict=True)
     ]
     return np.sort(np.concatenate(chosen))
+
+
+def _decoded(source: str, settings: Mapping[str, Any], progress: Callable[[str, int, int], None] | None) -> dict[str, ImageSet]:
+    plugin = get("images", source)
+    return decoded(source, plugin.version, plugin.function(**plugin.parse(settings)), progress)
+
+
+def _of_size(chosen: Source, size: tuple[int, int], own: Source) -> Source:
+    """A source whose images are brought to `size` where it has that setting; where it is the study's own, read as that one is."""
+    (name, settings), path = chosen, chosen[1].get("path")
+    if (name, path and Path(path)) == (own[0], own[1].get("path") and Path(own[1]["path"])):
+        return own
+    return name, {**settings, **({"size": size} if "size" in get("images", name).settings.model_fields else {})}
 
 
 def _validation_count(train_images: int | None, validation_images: int | None, available: int) -> int:

@@ -25,6 +25,7 @@ from crossdistill.methods._capd_terms import (
 from crossdistill.ops.attention import patch_rows
 from crossdistill.ops.layouts import tokens_from_grid
 from crossdistill.ops.losses import cross_entropy
+from crossdistill.ops.parallel import drawn_rows
 
 Size = tuple[int, int]
 HIDDEN = 512  # of the discriminator: the paper gives three layers and no widths
@@ -79,11 +80,20 @@ class GroupedLinear(nn.Module):
         # Flat, so that the optimiser, which decays tensors of two dimensions and more, takes it for the bias that it is.
         self.bias = nn.Parameter(torch.empty(n_groups * n_out).uniform_(-bound, bound))
         # Before the layers: dropped outputs would be zeros, which no teacher gives and any discriminator sees.
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
 
     def forward(self, grid: Tensor) -> Tensor:
         """[batch, n_in, height, width] -> [batch, height * width, n_out]."""
-        return grouped_linear(self.dropout(grid), self.weight, self.bias.view(len(self.weight), -1))
+        return grouped_linear(self._thinned(grid), self.weight, self.bias.view(len(self.weight), -1))
+
+    def _thinned(self, grid: Tensor) -> Tensor:
+        """Dropout, drawn for the whole batch where several processes share it."""
+        if not self.training or not self.dropout:
+            return grid
+        n_images, channels, height, width = grid.shape
+        shape, share = (height, width, channels), 1 - self.dropout  # channels last, as the grid lies in memory
+        kept = drawn_rows(lambda rows: torch.empty(rows, *shape, device=grid.device).bernoulli_(share), n_images)
+        return grid * kept.div_(share).to(grid.dtype).permute(0, 3, 1, 2)
 
 
 def make_discriminator(channels: int) -> nn.Sequential:
@@ -157,12 +167,16 @@ class PaperObjective(nn.Module):
         """Fresh masks of the teacher's share in q, k and v, each element by a coin of its own; none outside training."""
         if not self.training:
             return None
-        # Eight coins from one random byte: on a CPU drawing a float for each costs as much as the projections.
-        n_bytes = -(-like.numel() // 8)
-        coins = torch.randint(256, (3, n_bytes, 1), dtype=torch.uint8, device=like.device)
-        bits = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8, device=like.device)
-        q, k, v = (coins & bits).bool().view(3, -1)[:, : like.numel()].view(3, *like.shape).unbind(0)
-        return q, k, v
+        return _coins(like), _coins(like), _coins(like)
+
+
+def _coins(like: Tensor) -> Tensor:
+    """A fair coin for each element, bool; all coins of an image come after one another, so that processes may share out the images."""
+    # Eight coins from one random byte: on a CPU drawing a float for each costs as much as the projections.
+    an_image = like[0].numel()
+    draw = lambda rows: torch.randint(256, (rows, -(-an_image // 8), 1), dtype=torch.uint8, device=like.device)  # noqa: E731
+    bits = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8, device=like.device)
+    return (drawn_rows(draw, len(like)) & bits).bool().flatten(1)[:, :an_image].view_as(like)
 
 
 class ReleaseObjective(nn.Module):

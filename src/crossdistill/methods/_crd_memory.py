@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from crossdistill.ops.losses import widened, without_autocast
+from crossdistill.ops.parallel import averaged, gathered
 
 EPSILON = 1e-7  # of the published loss; it keeps its place for the sake of equal numbers
 ROWS_PER_CANDIDATE = 32  # measured on 2 CPU threads: below this many bank rows for each candidate, one product is the faster way
+ROWS_PER_WEIGHT = 6  # likewise for the weighted sums of rows: at 12 the sums of single rows are faster, at 3 the product by far
 
 
 class CRDMemory(nn.Module):
@@ -31,6 +33,8 @@ class CRDMemory(nn.Module):
     (0: not estimated yet), in the embeddings' precision. With `z_momentum` they follow later batches as an exponential average,
     which helps where the banks are not random at the start (the author's advice,
     https://github.com/HobbitLong/CMC/issues/23, is 0.99).
+
+    Where several processes share each batch, every one of them moves the rows of the whole batch, so that their banks stay equal.
     """
 
     student_bank: Tensor
@@ -75,7 +79,8 @@ class CRDMemory(nn.Module):
         student_loss, student_estimate = self._side(student, self.teacher_bank, self.z_student, candidates)
         teacher_loss, teacher_estimate = self._side(teacher, self.student_bank, self.z_teacher, candidates)
         if self.training:
-            self._waiting.append((index, student.detach(), teacher.detach(), student_estimate, teacher_estimate))
+            moved = (gathered(rows) for rows in (index, student.detach(), teacher.detach()))
+            self._waiting.append((*moved, student_estimate, teacher_estimate))
             if update:
                 self.update()
         return {"student": student_loss, "teacher": teacher_loss, "total": student_loss + teacher_loss}
@@ -100,7 +105,7 @@ class CRDMemory(nn.Module):
         with torch.no_grad():
             scores = candidate_scores(anchor, bank, candidates).div_(self.temperature)
             largest = torch.finfo(scores.dtype).max  # where a tiny temperature overflows, a finite z keeps the loss finite
-            estimate = (len(bank) * scores.exp().mean()).clamp(max=largest)
+            estimate = averaged((len(bank) * scores.exp().mean()).clamp(max=largest))
             z_now = torch.where(z > 0, z.to(scores.dtype), estimate)  # no `if`: it would wait for the device
             if self.training:
                 z.copy_(z_now)
@@ -143,7 +148,13 @@ def candidate_scores(anchor: Tensor, bank: Tensor, candidates: Tensor) -> Tensor
 
 
 def weighted_rows(bank: Tensor, candidates: Tensor, weights: Tensor) -> Tensor:
-    """Sums of bank rows [batch, dim], each candidate's with its weight [batch, candidates]."""
+    """Sums of bank rows [batch, dim], each candidate's with its weight [batch, candidates].
+
+    On a CPU a matrix product with the whole bank where most of its rows are candidates; on a GPU the order of that scatter's sums
+    would be left to chance.
+    """
+    if bank.device.type == "cpu" and len(bank) <= ROWS_PER_WEIGHT * candidates.shape[1]:
+        return weights.new_zeros(len(weights), len(bank)).scatter_add_(1, candidates, weights) @ bank
     return F.embedding_bag(candidates, bank, mode="sum", per_sample_weights=weights)
 
 

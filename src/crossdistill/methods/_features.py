@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from crossdistill.core.types import Activations, Needs
+from crossdistill.ops.parallel import gathered
 
 Stage = Literal["stage1", "stage2", "stage3", "stage4", "last"]
 Stages = Annotated[tuple[Stage, ...], Field(min_length=1)]
@@ -24,6 +25,12 @@ def repeated_stages(stages: Sequence[Any]) -> str | None:
 def pooled_needs(settings: Mapping[str, Any], student: Mapping[str, Any], teacher: Mapping[str, Any]) -> Needs:
     """The needs of a method that reads the pooled vectors of both networks, and nothing else."""
     return Needs(("pooled",), ("pooled",))
+
+
+def pooled_of_all(student: Activations, teacher: Activations) -> tuple[Tensor, Tensor]:
+    """As `pooled_vectors`, of the whole batch where several processes share it: for terms that compare images."""
+    student_vectors, teacher_vectors = pooled_vectors(student, teacher)
+    return gathered(student_vectors), gathered(teacher_vectors)
 
 
 def pooled_vectors(student: Activations, teacher: Activations) -> tuple[Tensor, Tensor]:

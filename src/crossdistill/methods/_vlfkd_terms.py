@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from crossdistill.methods._logits import check_logits, tempered_kl
 from crossdistill.ops.checks import refuse_labels
 from crossdistill.ops.layouts import tokens_from_grid
-from crossdistill.ops.losses import widened
+from crossdistill.ops.losses import counted, widened
 
 DEAD = 1e-12  # a row shorter than this holds no direction; F.normalize draws the line at the same length
 
@@ -77,7 +77,7 @@ def target_and_rest(logits: Tensor, labels: Tensor) -> Tensor:
 def labelled_mean(per_image: Tensor, labels: Tensor) -> Tensor:
     """The mean over the images that have a label; zero, with a graph, where none has."""
     labelled = labels >= 0
-    return (per_image * labelled).sum() / labelled.sum().clamp(min=1)
+    return (per_image * labelled).sum() / counted(labelled)
 
 
 def target_kl(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from crossdistill.core.types import Activations, Batch
 from crossdistill.methods._features import pooled_needs, pooled_vectors
 from crossdistill.ops.checks import refuse_unpaired
 from crossdistill.ops.losses import cross_entropy, widened
+from crossdistill.ops.parallel import gathered
 
 
 def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ class Correlation(nn.Module):
 
     def forward(self, batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
         student_vector, teacher_vector = pooled_vectors(student, teacher)
-        embedded = self.student_embedding(student_vector), self.teacher_embedding(teacher_vector)
+        embedded = gathered(self.student_embedding(student_vector)), gathered(self.teacher_embedding(teacher_vector))
         return {"ce": cross_entropy(student.logits, batch.targets), "correlation": correlation_loss(*embedded)}
 
 

@@ -18,6 +18,7 @@ from crossdistill.methods._crd_memory import CRDMemory
 from crossdistill.methods._features import pooled_needs, pooled_vectors
 from crossdistill.ops.checks import refuse_labels, refuse_unpaired
 from crossdistill.ops.losses import cross_entropy, widened, without_autocast
+from crossdistill.ops.parallel import gathered
 from crossdistill.ops.random import image_keys, uniform_integers
 
 BANK_ONLY = {"n_negatives": 16384, "momentum": 0.5, "z_momentum": None}
@@ -113,7 +114,8 @@ class BatchContrast(nn.Module):
         self.temperature = temperature
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return crd_batch_losses(student, teacher, batch.labels, temperature=self.temperature)["total"]
+        everything = (gathered(rows) for rows in (student, teacher, batch.labels))
+        return crd_batch_losses(*everything, temperature=self.temperature)["total"]
 
 
 class ContrastiveObjective(nn.Module):

@@ -11,6 +11,7 @@ from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch
 from crossdistill.methods._logits import compared_logits, softened
 from crossdistill.ops.losses import cross_entropy
+from crossdistill.ops.parallel import gathered
 
 EPSILON = 1e-8  # the authors' constant; added to the product of norms, where torch's cosine_similarity clamps each norm
 
@@ -66,7 +67,7 @@ def dist(
     """
 
     def objective(batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
-        compared = compared_logits(student, teacher, standardize=standardize)
+        compared = (gathered(logits) for logits in compared_logits(student, teacher, standardize=standardize))
         return {"ce": cross_entropy(student.logits, batch.targets), **dist_losses(*compared, temperature=temperature)}
 
     return objective

@@ -12,7 +12,7 @@ from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch
 from crossdistill.methods._logits import compared_logits, softened
 from crossdistill.ops.checks import refuse_labels
-from crossdistill.ops.losses import cross_entropy, row_divergences
+from crossdistill.ops.losses import counted, cross_entropy, row_divergences
 
 
 def dkd_losses(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float = 4.0) -> dict[str, Tensor]:
@@ -35,7 +35,7 @@ def dkd_losses(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *
     labelled, target = labels >= 0, labels.long().clamp(min=0)[:, None]
     student_split, student_others = _decoupled(student, target)
     teacher_split, teacher_others = _decoupled(teacher, target)
-    n_labelled = labelled.sum().clamp(min=1)
+    n_labelled = counted(labelled)
     return {
         "tckd": temperature**2 * (labelled * row_divergences(teacher_split, student_split)).sum() / n_labelled,
         "nckd": temperature**2 * (labelled * row_divergences(teacher_others, student_others)).sum() / n_labelled,

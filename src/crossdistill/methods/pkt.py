@@ -8,7 +8,7 @@ from torch import Tensor
 
 from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch
-from crossdistill.methods._features import pooled_needs, pooled_vectors
+from crossdistill.methods._features import pooled_needs, pooled_of_all
 from crossdistill.ops.checks import refuse_unpaired
 from crossdistill.ops.losses import cross_entropy, widened, without_autocast
 
@@ -51,6 +51,6 @@ def pkt(student: Any, teacher: Any, images: Any, rng: Any) -> Callable[..., dict
     """
 
     def objective(batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
-        return {"ce": cross_entropy(student.logits, batch.targets), "pkt": pkt_loss(*pooled_vectors(student, teacher))}
+        return {"ce": cross_entropy(student.logits, batch.targets), "pkt": pkt_loss(*pooled_of_all(student, teacher))}
 
     return objective

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch
-from crossdistill.methods._features import pooled_needs, pooled_vectors
+from crossdistill.methods._features import pooled_needs, pooled_of_all
 from crossdistill.ops.checks import refuse_unpaired
 from crossdistill.ops.losses import cross_entropy, widened, without_autocast
 
@@ -100,7 +100,7 @@ def rkd(student: Any, teacher: Any, images: Any, rng: Any) -> Callable[..., dict
     """
 
     def objective(batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
-        pooled = pooled_vectors(student, teacher)
+        pooled = pooled_of_all(student, teacher)
         return {
             "ce": cross_entropy(student.logits, batch.targets),
             "distance": distance_loss(*pooled),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch
-from crossdistill.methods._features import pooled_needs, pooled_vectors
+from crossdistill.methods._features import pooled_needs, pooled_of_all
 from crossdistill.ops.losses import cross_entropy, widened, without_autocast
 from crossdistill.ops.projectors import BatchNorm
 
@@ -60,7 +60,8 @@ class RedundancyObjective(nn.Module):
         )
 
     def forward(self, batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
-        student_vector, teacher_vector = pooled_vectors(student, teacher)
+        # Of all images before the projector: its BatchNorm, too, then sees the whole batch.
+        student_vector, teacher_vector = pooled_of_all(student, teacher)
         loss = rsd_loss(self.projector(student_vector), teacher_vector, kappa=self.kappa)
         return {"ce": cross_entropy(student.logits, batch.targets), "rsd": loss}
 

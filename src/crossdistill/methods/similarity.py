@@ -10,6 +10,7 @@ from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch, Needs
 from crossdistill.ops.checks import refuse_unpaired
 from crossdistill.ops.losses import cross_entropy, widened, without_autocast
+from crossdistill.ops.parallel import gathered
 
 
 @without_autocast
@@ -52,7 +53,7 @@ def similarity(student: Any, teacher: Any, images: Any, rng: Any) -> Callable[..
     def objective(batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
         return {
             "ce": cross_entropy(student.logits, batch.targets),
-            "similarity": similarity_loss(student.stages["last"].grid, teacher.stages["last"].grid),
+            "similarity": similarity_loss(gathered(student.stages["last"].grid), gathered(teacher.stages["last"].grid)),
         }
 
     return objective

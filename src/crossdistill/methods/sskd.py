@@ -12,6 +12,7 @@ from crossdistill.core.registry import method
 from crossdistill.core.types import Activations, Batch, Needs, WarmUp
 from crossdistill.methods._logits import tempered_kl
 from crossdistill.ops.losses import cross_entropy, label_cross_entropy, widened, without_autocast
+from crossdistill.ops.parallel import gathered
 
 VIEWS = 4  # clean, and rotated by 90, 180 and 270 degrees
 
@@ -130,7 +131,7 @@ class TeacherHead(nn.Module):
         self.head = ss_head(width)
 
     def forward(self, batch: Batch, teacher: Activations, nobody: None) -> dict[str, Tensor]:
-        return {"ss": self_supervised_loss(self.head(teacher.pooled))}
+        return {"ss": self_supervised_loss(gathered(self.head(teacher.pooled)))}
 
 
 def make_teacher_head(teacher: Any, settings: Mapping[str, Any]) -> TeacherHead:
@@ -143,6 +144,7 @@ def warm_up_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "epochs": settings["warm_up_epochs"], "batch_size": 64, "accumulate": 1, "optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9,
         "weight_decay": 5e-4, "warmup_epochs": 0.0, "clip_norm": None, "label_smoothing": 0.0, "mixup": 0.0,
+        "cutmix": 0.0,
     }  # fmt: skip
 
 
@@ -196,8 +198,7 @@ class SelfSupervisedObjective(nn.Module):
         self.temperatures, self.keep = temperatures, keep
 
     def forward(self, batch: Batch, student: Activations, teacher: Activations) -> dict[str, Tensor]:
-        embeddings = self.head(student.pooled), self.warm.head(teacher.pooled)
-        terms = transfer_terms(
-            student.logits, teacher.logits, *embeddings, batch.labels, temperatures=self.temperatures, keep=self.keep
-        )  # fmt: skip
+        rows = student.logits, teacher.logits, self.head(student.pooled), self.warm.head(teacher.pooled), batch.labels
+        # Similarities run over the whole batch, and so does the choice of the rows that teach.
+        terms = transfer_terms(*(gathered(values) for values in rows), temperatures=self.temperatures, keep=self.keep)
         return {"ce": cross_entropy(student.logits[:: batch.views], batch.targets), **terms}

@@ -13,6 +13,7 @@ from crossdistill.core.types import Activations, Batch, Needs
 from crossdistill.methods._vlfkd_seed import TOTAL_WEIGHTS, Seed
 from crossdistill.methods._vlfkd_terms import AttentionPool, element_mean_kl, gram_distance, gram_rows, on_grid, target_kl
 from crossdistill.ops.losses import cross_entropy, widened, without_autocast
+from crossdistill.ops.parallel import gathered
 
 Gram = Literal["image", "batch"]
 Reduction = Literal["elements", "positions"]
@@ -81,9 +82,10 @@ class C2VKD(nn.Module):
         grid = student.stages["last"].grid
         student_map = self.projection(grid)
         teacher_map = on_grid(teacher.stages["last"].grid, (grid.shape[2], grid.shape[3]))
+        compared = (gathered(student_map), gathered(teacher_map)) if self.gram == "batch" else (student_map, teacher_map)
         features = {
             "global": element_mean_kl(student_map, teacher_map, dim=1),
-            "patch": patch_loss(student_map, teacher_map, gram=self.gram),
+            "patch": patch_loss(*compared, gram=self.gram),
             "linguistic": element_mean_kl(self.pool(student_map), self.pool(teacher_map), dim=1, temperature=self.temperature),
         }
         return {

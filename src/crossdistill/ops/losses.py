@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from crossdistill.ops.checks import refuse_labels
+from crossdistill.ops.parallel import averaged, world
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,7 +26,19 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     per_class = (targets * widened(logits).log_softmax(dim=1)).masked_fill(targets == 0, 0.0)  # also where a class is masked by -inf
     per_image = -per_class.sum(dim=1)
-    return per_image.sum() / (targets.sum(dim=1) > 0).sum().clamp(min=1)
+    return per_image.sum() / counted(targets.sum(dim=1) > 0)
+
+
+def counted(rows: Tensor) -> Tensor:
+    """What a sum over the rows that are True is to be divided by for their mean: their number, at least 1.
+
+    Where several processes share the batch it is the mean over them, so that every row counts alike whichever process has it.
+
+    >>> counted(torch.tensor([True, False, True])).item()
+    2
+    """
+    size = world().size
+    return rows.sum().clamp(min=1) if size == 1 else averaged(rows.sum().float()).clamp(min=1 / size)
 
 
 def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

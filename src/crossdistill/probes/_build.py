@@ -65,8 +65,8 @@ def build_probe_set(
     `levels` and `draws` take the place of the preset's; `supplies` are masks, encoder and styles, where the probe asks for them.
     A set appears under its name only when it is whole; an interrupted build leaves its blocks in the hidden folder
     `.NAME-HASH.part`, and the same call goes on from there. `workers` processes share the work (None: as many as there are
-    cores, where it is worth it); the bytes do not depend on them. Raises ImageError where the probe can treat no image,
-    StudyError where another process builds the same set or nothing can be written, and what `probe_recipe` and
+    cores, where it is worth it); the bytes do not depend on them. Where another process builds the same set, that is waited for.
+    Raises ImageError where the probe can treat no image, StudyError where nothing can be written, and what `probe_recipe` and
     `open_probe_set` raise.
     """
     _refuse_unusable(name, images)
@@ -79,12 +79,13 @@ def build_probe_set(
                 _tidy(final)
         return open_probe_set(final)
     part = final.with_name(f".{final.name}.part")
-    with locked(part, f"the probe set {final} is being built by another process: wait for it, then give the same command again"):
+    progress = progress or Progress(quiet=True)
+    with locked(part, f"another process is building the probe set {final}", waiting=progress.line):
         if final.exists():  # another process finished between the look above and the lock
             shutil.rmtree(part)
         else:
             with _disk_errors_told(part):
-                _build(order, part, progress or Progress(quiet=True), workers)
+                _build(order, part, progress, workers)
                 _publish(part, final)
     return open_probe_set(final)
 

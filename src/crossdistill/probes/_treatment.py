@@ -11,10 +11,10 @@ import numpy as np
 from crossdistill.core.progress import Stopwatch
 from crossdistill.core.registry import Plugin, as_plugin
 from crossdistill.core.types import ImageSet, ProbeImages
+from crossdistill.core.workers import CannotWork, Workers
 from crossdistill.probes._array_file import ArrayFile
 from crossdistill.probes._recipe import Level, Recipe
 from crossdistill.probes._supplies import CALLABLES, COMPANIONS, HOW_TO_GET, StoredRows, Supplies
-from crossdistill.probes._workers import CannotWork, Workers
 
 BLOCK_BYTES = 2**22  # of clean images handed to a probe at once: several blocks for each core, and little memory for each worker
 WORTH_WORKERS = 3.0  # seconds of work left; starting worker processes takes about one

@@ -29,6 +29,12 @@ class PlannedPair:
     student: str
     methods: tuple[str, ...]
     controls: Mapping[str, str | None] = field(default_factory=dict)  # arm, and the network that teaches it
+    left_out: frozenset[str] = frozenset()  # of the methods, those that were refused for this pair
+
+    @property
+    def taught_by(self) -> tuple[str, ...]:
+        """The methods by which students are made."""
+        return tuple(method for method in self.methods if method not in self.left_out)
 
     @property
     def title(self) -> str:
@@ -49,6 +55,7 @@ class StudyFiles:
     probes: tuple[Probe, ...]
     failures: tuple[tuple[str, str], ...]  # (task, message)
     missing: tuple[str, ...]  # one sentence each
+    left_out: Mapping[str, str] = field(default_factory=dict)  # arms that the plan does without, with the reason
 
     @property
     def name(self) -> str:
@@ -163,6 +170,7 @@ def read_study(folder: Path) -> StudyFiles:
         probes=probes,
         failures=_failures(folder / "failures.json"),
         missing=_missing(folder, plan, records),
+        left_out=plan.get("left_out", {}),
     )
 
 
@@ -185,7 +193,9 @@ def _pairs(plan: Mapping[str, Any], inheritance: Sequence[InheritanceRow]) -> tu
     """The planned pairs; those of the inheritance table where the plan does not name any."""
     if planned := plan.get("pairs"):
         return tuple(
-            PlannedPair(p.get("index", i), p["teacher"], p["student"], tuple(p.get("methods", ())), p.get("controls", {}))
+            PlannedPair(
+                p.get("index", i), p["teacher"], p["student"], tuple(p.get("methods", ())), p.get("controls", {}), _refused(plan, p)
+            )
             for i, p in enumerate(planned)
         )
     found: dict[tuple[int, str, str], list[str]] = {}
@@ -194,6 +204,10 @@ def _pairs(plan: Mapping[str, Any], inheritance: Sequence[InheritanceRow]) -> tu
         if row.method not in methods:
             methods.append(row.method)
     return tuple(PlannedPair(*key, tuple(methods)) for key, methods in found.items())
+
+
+def _refused(plan: Mapping[str, Any], pair: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(m for m in pair.get("methods", ()) if f"{m}: {pair['teacher']} -> {pair['student']}" in plan.get("left_out", {}))
 
 
 def _failures(path: Path) -> tuple[tuple[str, str], ...]:
@@ -206,7 +220,6 @@ def _missing(folder: Path, plan: Mapping[str, Any], records: Sequence[RunRecord]
     planned = [task for task in plan.get("tasks", ()) if task.get("run") and task.get("kind") != "warm_up"]
     absent = [str(task.get("label") or task["run"]) for task in planned if task["run"] not in done]
     sentences = [f"{len(absent)} of {len(planned)} networks are not finished: {'; '.join(absent)}."] if absent else []
-    sentences += [f"The plan leaves out {arm}: {reason}" for arm, reason in plan.get("left_out", {}).items()]
     if not (folder / "plan.json").exists():
         sentences.append("The plan of the study (plan.json) is missing, so that nobody can say what else should be here.")
     if not (folder / "results.parquet").exists():

@@ -78,7 +78,7 @@ def series_of(pair: PlannedPair) -> list[Series]:
     return [
         Series(f"teacher {pair.teacher}", "teacher", pair.teacher, None),
         Series(f"independent {pair.student}", "independent", pair.student, pair.teacher),
-        *(Series(method, method, pair.student, pair.teacher) for method in pair.methods),
+        *(Series(method, method, pair.student, pair.teacher) for method in pair.taught_by),
     ]
 
 

@@ -1,36 +1,72 @@
 """The trainings that the signal gate asks for, once it is known that no network of the study passes it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from crossdistill.compare.gates import SignalGate, signal_gates
+from crossdistill.core.errors import CrossdistillError
 from crossdistill.core.records import RunRecord
 from crossdistill.study.folder import write_failures
 from crossdistill.study.gates import is_needed
-from crossdistill.study.plan import Plan
+from crossdistill.study.jobs import CarryOut
+from crossdistill.study.plan import Plan, Training
 from crossdistill.study.tables import observed_run
-from crossdistill.study.trainings import attempt
+from crossdistill.study.trainings import note_failure
 from crossdistill.study.workshop import Workshop
 
 
-def run_ceilings(shop: Workshop, plan: Plan, failures: dict[str, str], only: str | None) -> None:
+def run_ceilings(shop: Workshop, plan: Plan, failures: dict[str, str], only: str | None, carry_out: CarryOut) -> None:
     """Train and observe the ceilings of levels that no network passes, student after student until one does; notes what failed.
 
     Whether a network passes is known once all have been observed: while some are left for a later call, nothing is done.
     """
     if any(not shop.finished(training) and training.label not in failures for training in plan.trainings):
         return
-    gates: dict[str, dict[tuple[str, str], SignalGate]] = {}  # by probe, until a ceiling of it is trained
-    for ceiling in plan.ceilings:
-        assert ceiling.probe is not None
-        if only is not None and only not in ceiling.label:
-            continue
-        failures.pop(ceiling.label, None)
-        if ceiling.probe not in gates:
-            gates[ceiling.probe] = _signal_gates(shop, plan, ceiling.probe)
-        if is_needed(ceiling, gates[ceiling.probe]):
-            del gates[ceiling.probe]
-            attempt(shop, ceiling, failures, f"training {ceiling.label}: no network so far passes the signal gate of this probe")
+    carry_out(CeilingSchedule(shop, plan, failures, only))
     write_failures(shop.out, failures)
+
+
+class CeilingSchedule:
+    """The ceilings that are needed, those of one probe one after the other: what one shows decides on the next. Probes are independent."""
+
+    def __init__(self, shop: Workshop, plan: Plan, failures: dict[str, str], only: str | None) -> None:
+        self.shop, self.plan, self.failures, self.only = shop, plan, failures, only
+        probes = dict.fromkeys(ceiling.probe for ceiling in plan.ceilings if ceiling.probe)
+        self.needed = {probe: self._needed(probe) for probe in probes}
+        self.running: set[str | None] = set()  # probes
+        self.settled = 0
+
+    def next(self) -> Training | None:
+        for probe, needed in self.needed.items():
+            if probe not in self.running and (ceiling := next(needed, None)) is not None:
+                self.running.add(probe)
+                return ceiling
+        return None
+
+    def _needed(self, probe: str) -> Iterator[Training]:
+        """Those of one probe; whether one is needed is asked once those before it are settled."""
+        gates: dict[tuple[str, str], SignalGate] | None = None  # until a ceiling is trained
+        for ceiling in self.plan.ceilings:
+            if ceiling.probe != probe or (self.only is not None and self.only not in ceiling.label):
+                continue
+            self.failures.pop(ceiling.label, None)
+            gates = _signal_gates(self.shop, self.plan, probe) if gates is None else gates
+            if is_needed(ceiling, gates):
+                gates = None
+                yield ceiling
+
+    def refusal(self, training: Training) -> CrossdistillError | None:
+        return None
+
+    def announced(self, training: Training) -> str:
+        return f"training {training.label}: no network so far passes the signal gate of this probe"
+
+    def settle(self, training: Training, error: CrossdistillError | None) -> str:
+        self.running.remove(training.probe)
+        self.settled += 1
+        if error:
+            note_failure(self.shop, self.plan, self.failures, training, error)
+        return f"ceiling {self.settled}"
 
 
 def _signal_gates(shop: Workshop, plan: Plan, probe: str) -> dict[tuple[str, str], SignalGate]:

@@ -1,5 +1,6 @@
 """What a study will do and cost, before it does it: trainings, image visits, forward passes of observation, seconds."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from crossdistill.models._build import build_network
 from crossdistill.ops.modes import evaluating
 from crossdistill.ops.network import Network
 from crossdistill.probes._build import Recipe, apply_probe, wanted_supplies
+from crossdistill.study.answer_plans import AnswerPlan, affordable, answer_plans, answers_json
 from crossdistill.study.encoders import MODEL, RECIPE, SETTINGS, encoder_file, encoder_visits
 from crossdistill.study.execute import fingerprint, study_splits, what_can_work
 from crossdistill.study.gates import RUN_SEED, students, trained_on, without_masks
@@ -23,8 +25,9 @@ from crossdistill.study.networks import chosen_network, placed
 from crossdistill.study.plan import Plan, Training, WarmUpTask, make_plan
 from crossdistill.study.probes import probed_rows, study_recipe
 from crossdistill.study.workshop import finished
-from crossdistill.train.objective import plugin_views, taught_epochs
+from crossdistill.train.objective import plugin_views
 from crossdistill.train.precision import autocast, resolved_precision
+from crossdistill.train.stored_arrays import in_bytes
 
 TRIAL_IMAGES, TRIALS = 64, 3
 
@@ -44,7 +47,8 @@ def planned_cost(config: StudyConfig, *, store: Path, progress: Progress) -> dic
     seconds = {name: _trial(network, config.recipe(name), splits) for name, network in built.items()}
     rows = _encoder_cost(config, splits, store)
     rows += [_warm_up_cost(task, splits, seconds, store) for task in plan.warm_ups]
-    rows += [_training_cost(training, splits, seconds, plan, store) for training in plan.trainings]
+    answers = affordable(answer_plans(plan, built, splits), store)
+    rows += [_training_cost(training, splits, seconds, plan, store, answers) for training in plan.trainings]
     forwards = observed_images(config, splits)
     observation = {
         "forwards_per_network": forwards,
@@ -53,7 +57,16 @@ def planned_cost(config: StudyConfig, *, store: Path, progress: Progress) -> dic
     }
     ceilings = _ceiling_costs(config, splits, seconds)
     primary = [contrast.model_dump() for contrast in config.contrasts]
-    return {"name": config.name, "trainings": rows, "ceilings": ceilings, "observation": observation, "primary": primary}
+    stored = [_answer_seconds(row, seconds[row["teacher"]][0]) for row in answers_json(plan, answers)]
+    return {
+        "name": config.name, "trainings": rows, "answers": stored, "ceilings": ceilings, "observation": observation, "primary": primary,
+    }  # fmt: skip
+
+
+def _answer_seconds(row: dict[str, Any], forward: float) -> dict[str, Any]:
+    """What an arm's teacher takes to answer, with each batch answered afresh and as planned, `forward` seconds an image."""
+    live, planned = (round(row[name] * forward, 1) for name in ("live_forwards", "cached_forwards"))
+    return {**row, "live_seconds": live, "seconds": planned, "seconds_saved": round(live - planned, 1)}
 
 
 def observed_images(config: StudyConfig, splits: Splits) -> int:
@@ -92,15 +105,13 @@ def _timed(call: Any) -> float:
 
 
 def _training_cost(
-    training: Training, splits: Splits, seconds: dict[str, tuple[float, float]], plan: Plan, store: Path
+    training: Training, splits: Splits, seconds: dict[str, tuple[float, float]], plan: Plan, store: Path, answers: Mapping[str, AnswerPlan]
 ) -> dict[str, Any]:  # fmt: skip
-    student_views, teacher_views = _views(training.method, splits) if training.method else (1, 1)
+    student_views = _views(training.method, splits) if training.method else 1
     trained = plan.config.networks[training.network].checkpoint is None
     epochs, n_images = training.recipe.epochs if trained else 0, len(splits.train)
     visits = epochs * n_images * student_views
-    taught = 0.0
-    if training.method and training.taught_by:
-        taught = taught_epochs(training.method.until, epochs) * n_images * teacher_views * seconds[training.taught_by][0]
+    taught = answers[training.label].cached_forwards * seconds[training.taught_by][0] if training.taught_by else 0.0
     folder = store / "teachers" / training.run
     done = training.arm == "teacher" and finished(folder, keeps_epochs=training.key in plan.keeps_epochs)
     return {
@@ -153,23 +164,22 @@ def _sizes(recipe: Recipe, splits: Splits) -> list[tuple[int, int]]:
     return [(height, width) for _, _, height, width in shown]
 
 
-def _views(method: MethodConfig, splits: Splits) -> tuple[int, int]:
-    """How many rows student and teacher see of each image."""
+def _views(method: MethodConfig, splits: Splits) -> int:
+    """How many rows the student sees of each image."""
     plugin = registry.get("method", method.name)
     return _rows(plugin_views(plugin, plugin.parse(method.settings)), splits)
 
 
-def _rows(expand: Views | None, splits: Splits) -> tuple[int, int]:
+def _rows(expand: Views | None, splits: Splits) -> int:
     if expand is None:
-        return 1, 1
-    student, teacher, _ = expand(torch.from_numpy(splits.train.images[:1].copy()), torch.zeros(1, dtype=torch.int64))
-    return len(student), len(teacher)
+        return 1
+    return len(expand(torch.from_numpy(splits.train.images[:1].copy()), torch.zeros(1, dtype=torch.int64))[0])
 
 
 def _warm_up_cost(task: WarmUpTask, splits: Splits, seconds: dict[str, tuple[float, float]], store: Path) -> dict[str, Any]:
     done = (store / "warm_ups" / task.run / "record.json").exists()
     warm_up = registry.get("method", task.method).facts["warm_up"]
-    visits = task.recipe.epochs * len(splits.train) * _rows(warm_up.views, splits)[0]
+    visits = task.recipe.epochs * len(splits.train) * _rows(warm_up.views, splits)
     spent = 0.0 if done else round(visits * seconds[task.teacher.network][0], 1)
     return {"label": task.label, "run": task.run, "done": done, "image_visits": visits, "seconds": spent}
 
@@ -185,6 +195,8 @@ def show_cost(cost: dict[str, Any]) -> None:
         table.add_row(Text(row["label"]), f"{row['image_visits']:,}", "done" if row["done"] else _duration(row["seconds"]))
     console = Console()
     console.print(table)
+    for row in cost["answers"]:
+        console.print(Text(_answers_in_words(row)))
     seen = cost["observation"]
     console.print(
         f"observation: {seen['forwards']:,} forward passes ({seen['forwards_per_network']:,} a network), about {_duration(seen['seconds'])}"
@@ -199,6 +211,22 @@ def show_cost(cost: dict[str, Any]) -> None:
             console.print(Text(f"  {_ceilings_in_words([row for row in ceilings if row['probe'] == probe])}"))
     total = sum(row["seconds"] for row in cost["trainings"]) + seen["seconds"]
     console.print(f"in all about {_duration(total)} on this machine's CPU, estimated from passes of {TRIAL_IMAGES} images a network")
+
+
+def _answers_in_words(row: dict[str, Any]) -> str:
+    """What is planned for the teacher's answers to one arm, and what it costs or saves.
+
+    >>> row = {"arm": "kd: vit -> cnn", "n_bytes": 4e6, "live_forwards": 5000, "cached_forwards": 800, "live_seconds": 50.0}
+    >>> _answers_in_words({**row, "cached": True, "why": "16 views of each image", "seconds_saved": 42.0})
+    "teacher's answers, kd: vit -> cnn: stored (16 views of each image; 4.0 MB a teacher): 800 forward passes for 5,000, saves about 42 s"
+    """
+    who = f"teacher's answers, {row['arm']}"
+    if not row["cached"]:
+        return f"{who}: afresh ({row['why']}): {row['live_forwards']:,} forward passes, about {_duration(row['live_seconds'])}"
+    return (
+        f"{who}: stored ({row['why']}; {in_bytes(row['n_bytes'])} a teacher): {row['cached_forwards']:,} forward passes for "
+        f"{row['live_forwards']:,}, saves about {_duration(row['seconds_saved'])}"
+    )
 
 
 def _ceilings_in_words(rows: list[dict[str, Any]]) -> str:

@@ -100,13 +100,15 @@ def trained_encoder(splits: Splits, *, store: Path, device: torch.device | None 
     """The file of an encoder trained on the training images, in `store`/encoders/KEY: made once for equal images, then found.
 
     A small VGG-like network (`small/vgg`), taught the labels of at most 10,000 of the images for 8 epochs; a training that was stopped
-    goes on. Raises ImageError where fewer than two classes have labelled training images, StudyError where another process is at it.
+    goes on. Where another process is at it, that is waited for. Raises ImageError where fewer than two classes have labelled training
+    images.
     """
     train = _taught(splits)
     file = _file(train, store)
     folder = file.parent
     if not file.exists():
-        with locked(folder, f"another process is training the encoder {folder}: wait for it, then give the same command again"):
+        progress = progress or Progress(quiet=True)
+        with locked(folder, f"another process is training the encoder {folder}", waiting=progress.line):
             if not file.exists():
                 validation = _some(splits.validation, VALIDATION_IMAGES)
                 _train(train, validation, _taught_size(train.size), folder, device or torch.device("cpu"), progress)

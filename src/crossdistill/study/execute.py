@@ -15,10 +15,13 @@ from crossdistill.core.store import digest
 from crossdistill.core.types import ImageSet, Splits
 from crossdistill.images._splits import load_splits
 from crossdistill.ops.network import Network
+from crossdistill.ops.parallel import refuse_uneven
 from crossdistill.report.page import build_page
+from crossdistill.study.answer_plans import answer_plans, answers_json
 from crossdistill.study.ceilings import finished_runs, run_ceilings
 from crossdistill.study.folder import claimed, declared_contrasts, stamp
 from crossdistill.study.gates import possible_ceilings, without_masks
+from crossdistill.study.jobs import carrying_out
 from crossdistill.study.keys import KeyMaker
 from crossdistill.study.networks import build, refuse_wrong_checkpoint
 from crossdistill.study.plan import Plan, Training, make_plan, plan_json
@@ -26,6 +29,7 @@ from crossdistill.study.probes import build_probes, keep_for_the_page, probed_ro
 from crossdistill.study.tables import write_tables
 from crossdistill.study.trainings import run_trainings
 from crossdistill.study.workshop import Workshop
+from crossdistill.train.freezing import frozen_names, frozen_refusal
 from crossdistill.train.loop import refuse_class_mismatch
 from crossdistill.train.objective import method_weights, plugin_needs, published_weights
 from crossdistill.train.partners import same_class_partners
@@ -44,7 +48,8 @@ def study_splits(config: StudyConfig, progress: Progress) -> Splits:
     images = config.images
     return load_splits(
         images.source, images.settings, train_images=images.train_images, validation_images=images.validation_images,
-        test_images=images.test_images, cue_conflict=images.cue_conflict, seed=config.seed, progress=_decoding(progress),
+        test_images=images.test_images, cue_conflict=images.cue_conflict, transfer=images.transfer, transfer_images=images.transfer_images,
+        seed=config.seed, progress=_decoding(progress),
     )  # fmt: skip
 
 
@@ -59,11 +64,14 @@ def _decoding(progress: Progress):
     return tell
 
 
-def run_study(config: StudyConfig, out: Path, *, store: Path, device: torch.device, progress: Progress, only: str | None = None) -> Outcome:
+def run_study(
+    config: StudyConfig, out: Path, *, store: Path, device: torch.device, progress: Progress, only: str | None = None, jobs: int = 1
+) -> Outcome:  # fmt: skip
     """Run what is not done of a study into `out`; the same call goes on after any interruption.
 
     One failing training does not stop the others: it stands in `failures.json` and on the page. `only` limits the trainings to
-    labels that contain it (what they read is run as well).
+    labels that contain it (what they read is run as well). `jobs` trainings run at once, each in a process of its own; their bytes do
+    not depend on it.
     """
     with claimed(out, config):
         splits = study_splits(config, progress)
@@ -71,22 +79,26 @@ def run_study(config: StudyConfig, out: Path, *, store: Path, device: torch.devi
         plan = make_plan(config, images, device)
         contrasts = declared_contrasts(out, config)
         shop = Workshop(config, splits, out, store, device, progress, probed_rows(splits.test, config))
-        plan = what_can_work(plan, splits, checked_networks(shop, plan), progress)
+        built = checked_networks(shop, plan)
+        plan = what_can_work(plan, splits, built, progress)
         shop.keeps_epochs = plan.keeps_epochs
+        shop.answers = answer_plans(plan, built, splits)
         shop.probe_sets = build_probes(config, splits.test, store, progress, splits=splits, device=device)
         refuse_unseen_probes(shop)
         plan = with_ceilings(plan, shop, KeyMaker(config, images, device))
-        stamp(out, config, plan_json(plan, splits, contrasts, shop.observation_files, shop.probe_sets))
+        stamp(out, config, plan_json(plan, splits, contrasts, shop.observation_files, shop.probe_sets, answers_json(plan, shop.answers)))
         keep_for_the_page(shop.probe_sets.values(), out)
 
         def written() -> Path:
-            write_tables(out, config, contrasts, finished_runs(out, plan), shop.observation_files, shop.probed_rows)
+            runs = finished_runs(out, plan)
+            write_tables(out, config, contrasts, runs, shop.observation_files, shop.probed_rows, plan.left_out)
             return build_page(out)
 
-        failures = run_trainings(shop, plan, only)
-        if plan.ceilings:
-            written()  # they may take long: what is known without them should stand, whatever happens to them
-            run_ceilings(shop, plan, failures, only)
+        with carrying_out(shop, plan, images, jobs) as carry_out:
+            failures = run_trainings(shop, plan, only, carry_out)
+            if plan.ceilings:
+                written()  # they may take long: what is known without them should stand, whatever happens to them
+                run_ceilings(shop, plan, failures, only, carry_out)
         return Outcome(written(), failures)
 
 
@@ -122,8 +134,11 @@ def checked_networks(shop: Workshop, plan: Plan) -> dict[str, Network]:
 def what_can_work(plan: Plan, splits: Splits, built: Mapping[str, Network], progress: Progress) -> Plan:
     """Ask every method about its pair, so that nothing is refused after hours of training.
 
-    Returns the plan without the controls by a control teacher that their method refuses: such a method exists across families only.
+    Returns the plan without what is refused for good reason: methods that teach features, where the student's backbone is frozen,
+    and controls by a control teacher of methods that exist across families only. Raises SettingError where no method is left.
     """
+    _refuse_uneven_batches(plan, splits)
+    _refuse_freezing(plan, built)
     if any(training.control == "shuffled_teacher" for training in plan.students):
         same_class_partners(np.asarray(splits.train.labels))
     refused: dict[str, str] = {}
@@ -137,7 +152,10 @@ def what_can_work(plan: Plan, splits: Splits, built: Mapping[str, Network], prog
         settings = plugin.parse(method.settings)
         method_weights(published_weights(plugin, settings), weight=method.weight, weights=method.weights)
         try:
-            plugin_needs(plugin, settings, student, teacher, splits.train.size)
+            needs = plugin_needs(plugin, settings, student, teacher, splits.train.size)
+            if (reason := frozen_refusal(needs, training.recipe)) and training.control is None:
+                controls = (t for t in plan.students if t.own and t.own.subject == training.subject)
+                refused |= {t.subject: reason for t in (training, *controls)}
         except SettingError as error:
             if training.control != "control_teacher":
                 raise
@@ -146,7 +164,22 @@ def what_can_work(plan: Plan, splits: Splits, built: Mapping[str, Network], prog
     plan = plan.without(refused)
     for arm, reason in plan.left_out.items():
         progress.line(f"left out: {arm}: {reason}")
+    if not any(training.method and not training.control for training in plan.students):
+        raise SettingError(f"no method of this study can be used: {'; '.join(f'{arm}: {reason}' for arm, reason in refused.items())}")
     return plan
+
+
+def _refuse_uneven_batches(plan: Plan, splits: Splits) -> None:
+    """Raises SettingError where a batch cannot be shared evenly by the devices of its training."""
+    for recipe in (training.recipe for training in plan.trainings):
+        refuse_uneven(min(recipe.batch_size, len(splits.train)), recipe.accumulate, recipe.devices)
+
+
+def _refuse_freezing(plan: Plan, built: Mapping[str, Network]) -> None:
+    """Raises SettingError for a `freeze` that names what the network has not, or leaves nothing to train."""
+    for training in plan.trainings:
+        if plan.config.networks[training.network].checkpoint is None:
+            frozen_names(built[training.network], training.recipe)
 
 
 def _refuse_other_family(training: Training, student: Network, teacher: Network) -> None:

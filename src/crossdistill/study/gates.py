@@ -13,6 +13,7 @@ from crossdistill.core.records import CEILING
 from crossdistill.core.registry import get
 from crossdistill.core.seeds import key, permutation
 from crossdistill.core.types import ImageSet, Splits
+from crossdistill.images._transfer import labelled
 from crossdistill.probes._build import ProbeSet, build_probe_set, wanted_supplies
 from crossdistill.probes._mask_folder import folder_masks
 from crossdistill.study.keys import KeyMaker
@@ -106,7 +107,7 @@ def training_images(shop: Workshop, training: Training) -> tuple[ImageSet, Image
     chosen = shop.probe_sets[probe]
     levels = [chosen.levels[number] for number in _level_numbers(chosen, training.level)]
     middle = levels[len(levels) // 2]
-    return shared_out(shop, probe, "train", splits.train, levels), probed(shop, probe, "validation", splits.validation, middle)
+    return shared_out(shop, probe, "train", labelled(splits.train), levels), probed(shop, probe, "validation", splits.validation, middle)
 
 
 def shared_out(shop: Workshop, probe: str, split: str, images: ImageSet, levels: Sequence[Mapping[str, Any]]) -> ImageSet:

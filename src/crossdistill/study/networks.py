@@ -1,5 +1,7 @@
 """The networks of a study: built before their first step, or loaded as finished teachers; checkpoints that cannot be right are refused."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -7,7 +9,9 @@ from crossdistill.compare.observed import chance_level
 from crossdistill.core import registry
 from crossdistill.core.config import NetworkConfig
 from crossdistill.core.errors import StudyError, WeightsError
+from crossdistill.core.records import RunRecord
 from crossdistill.core.seeds import torch_seed
+from crossdistill.core.store import file_sha256
 from crossdistill.core.types import ImageSet
 from crossdistill.metrics.accuracy import accuracy
 from crossdistill.models._build import build_network, load_network, saved_description
@@ -52,9 +56,26 @@ def placed(network: Network, device: torch.device) -> Network:
 def load_trained(shop: Workshop, training: Training, epoch: int | None = None) -> Network:
     """A finished network (or as it was after an epoch), frozen and in eval mode, from the file that its own task left."""
     path = shop.weights(training, epoch)
+    folder = shop.folder(training)
     if not path.exists():
-        raise StudyError(f"the weights of {training.label} are not at {path}: delete {shop.folder(training)} to train it again")
+        raise StudyError(f"the weights of {training.label} are not at {path}: delete {folder} to train it again")
+    _refuse_other_weights(training, path, folder, epoch)
     return frozen(placed(load_network(path), shop.device))
+
+
+def _refuse_other_weights(training: Training, path: Path, folder: Path, epoch: int | None) -> None:
+    """What a record names is what it teaches and what is observed: a file put in its place would be told under its name."""
+    if epoch is None:
+        record = RunRecord.load(folder)
+        right = record.run == training.run and record.weights in (None, file_sha256(path))  # None: left by an earlier version
+    else:  # such a file says itself what it is, and its own checksum that it says so still
+        saved = (saved_description(path) or {}).get("extra", {})
+        right = saved.get("run") == training.run and saved.get("epoch") in (None, epoch)
+    if not right:
+        raise StudyError(
+            f"{path} is not the file that {training.label} left, as its record tells: it was replaced or damaged. "
+            f"Put the file back, or delete {folder} to train it again."
+        )
 
 
 def refuse_wrong_checkpoint(shop: Workshop, network: Network, chosen: NetworkConfig) -> None:

@@ -74,7 +74,7 @@ def warmed(shop: Workshop, task: WarmUpTask, teacher: Network) -> nn.Module:
     torch.manual_seed(torch_seed(*who, "initialisation"))
     module: nn.Module = warm_up.make(teacher, task.settings).to(shop.device)
     if not path.exists():
-        with locked(folder, f"another study is at {task.label} in {folder}: wait for it, then run the same command again"):
+        with locked(folder, f"another process is at {task.label} in {folder}", waiting=shop.progress.line):
             if not path.exists():
                 shop.progress.line(f"  {task.label}")
                 _warm(shop, task, module, teacher, warm_up, who)

@@ -13,7 +13,7 @@ from crossdistill.core import registry
 from crossdistill.core.config import NOT_METHODS, ContrastConfig, MethodConfig, PairConfig, StudyConfig, TrainingConfig
 from crossdistill.core.errors import SettingError
 from crossdistill.core.store import digest
-from crossdistill.core.types import Splits, WarmUp
+from crossdistill.core.types import UNLABELLED, Splits, WarmUp
 from crossdistill.probes._build import ProbeSet
 from crossdistill.study.keys import KeyMaker
 from crossdistill.train.loop import ENGINE
@@ -25,6 +25,10 @@ MATCHING = (
     "matched_teacher, taught by the teacher, are to be compared with those of control_teacher; the method's own students always learn "
     "from the teacher's last weights."
 )
+
+
+OWN_TRAINING = {"ema": None, "devices": 1, "freeze": None, "early_stopping": None}
+"""What a warm-up does not take from its teacher's recipe: it trains another module, on a network whose accuracy does not change."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def warm_up_of(method: MethodConfig | None, teacher: Training | None, epoch: int
         return None
     complete = plugin.complete(method.settings)
     settings = {name: complete[name] for name in warm_up.settings}
-    recipe = teacher.recipe.model_dump(exclude_unset=True) | {"ema": None, "devices": 1} | dict(warm_up.recipe(settings))
+    recipe = teacher.recipe.model_dump(exclude_unset=True) | OWN_TRAINING | dict(warm_up.recipe(settings))
     checked = TrainingConfig.model_validate(recipe)
     key = digest({
         "engine": ENGINE,
@@ -224,12 +228,13 @@ class _Planner:
 
 def plan_json(
     plan: Plan, splits: Splits, contrasts: Iterable[ContrastConfig], observations: Mapping[str, str],
-    probe_sets: Mapping[str, ProbeSet] = {},
+    probe_sets: Mapping[str, ProbeSet] = {}, answers: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """`plan.json`: what is stamped into the study folder before the first student starts.
 
     `observations` are the names of the files that hold a network's answers, one for each test set. `ceilings` are trained only
-    where no network of the study passes the signal gate of their probe.
+    where no network of the study passes the signal gate of their probe. `answers` says of each arm whether its teacher's answers
+    are stored.
     """
     config = plan.config
     image_settings = registry.get("images", config.images.source).settings(**config.images.settings).model_dump(mode="json")
@@ -261,10 +266,12 @@ def plan_json(
         "no_ceilings": dict(plan.no_ceilings),
         "probes": {name: _probe_facts(probe_set, splits.test.size) for name, probe_set in probe_sets.items()},
         "observations": dict(observations),
+        "answers": list(answers),
         "one_teacher_checkpoint": plan.one_teacher_checkpoint,
         "images": {
             "source": config.images.source,
             "train": len(splits.train),
+            "unlabelled": int((splits.train.labels == UNLABELLED).sum()),
             "validation": len(splits.validation),
             "test": len(splits.test),
             "class_names": list(splits.test.class_names),

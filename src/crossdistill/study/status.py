@@ -8,7 +8,7 @@ from crossdistill.compare import read_table
 from crossdistill.compare.observed import AVERAGE
 from crossdistill.core.errors import StudyError
 from crossdistill.core.records import ResultRow
-from crossdistill.core.store import cache_folder, read_json
+from crossdistill.core.store import cache_folder, is_locked, read_json
 from crossdistill.study.folder import PLAN_FILE, read_failures
 
 SHARED = {"teacher": "teachers", "warm_up": "warm_ups"}
@@ -16,8 +16,9 @@ SHARED = {"teacher": "teachers", "warm_up": "warm_ups"}
 
 
 def study_status(folder: Path, store: Path | None = None) -> list[dict[str, Any]]:
-    """One row a task: label, state (done, failed, started, waiting, not needed), epochs done, and the reason of a failure.
+    """One row a task: label, state, epochs done, and the reason of a failure.
 
+    States: done, failed, running (a process is at it now), started (stopped on the way), waiting, not needed.
     Ceilings wait until all networks are observed; those of levels that a network passes are not needed.
     """
     if not (folder / PLAN_FILE).exists():
@@ -64,9 +65,10 @@ def _row(folder: Path, store: Path, task: dict[str, Any], failures: dict[str, st
     if record_file.exists():
         estimates = read_json(record_file).get("estimates", {})
         return {**row, "state": "done", "validation_accuracy": estimates.get("validation_accuracy", {}).get("value")}
-    if task["label"] in failures:
-        return {**row, "state": "failed", "reason": failures[task["label"]]}
     if epochs:
-        last = json.loads((work / "log.jsonl").read_text().splitlines()[-1])
-        return {**row, "state": "started", "validation_accuracy": last["validation_accuracy"]}
-    return {**row, "state": "waiting"}
+        row["validation_accuracy"] = json.loads((work / "log.jsonl").read_text().splitlines()[-1])["validation_accuracy"]
+    if is_locked(work):
+        return {**row, "state": "running"}
+    if task["label"] in failures:
+        return {**row, "state": "failed", "reason": failures[task["label"]], "validation_accuracy": None}
+    return {**row, "state": "started" if epochs else "waiting"}

@@ -30,15 +30,32 @@ def observed_run(out: Path, run: str, files: Mapping[str, str], probed: np.ndarr
 
 
 def write_tables(
-    out: Path, config: StudyConfig, contrasts: Iterable[ContrastConfig], runs: Iterable[str], files: Mapping[str, str], probed: np.ndarray
+    out: Path, config: StudyConfig, contrasts: Iterable[ContrastConfig], runs: Iterable[str], files: Mapping[str, str], probed: np.ndarray,
+    left_out: Mapping[str, str] = {},
 ) -> None:  # fmt: skip
-    """Write results.parquet and inheritance.parquet of the finished runs; `probed` are the rows of the test split that probes show."""
+    """Write results.parquet and inheritance.parquet of the finished runs; `probed` are the rows of the test split that probes show.
+
+    `left_out` are the arms that the plan leaves out, with the reason, which stands beside their declared contrasts.
+    """
     observed = [run for name in runs if (run := observed_run(out, name, files, probed)) is not None]
     pairs = [Pair(i, pair.teacher, pair.student, tuple(m.arm for m in pair.methods)) for i, pair in enumerate(config.pairs)]
     primary = [Contrast(contrast.pair, contrast.method, contrast.probe) for contrast in contrasts]
     results = results_table(observed, pairs)
     write_table(results, out / "results.parquet", ResultRow)
-    write_table(inheritance_table(results, observed, pairs, primary), out / "inheritance.parquet", InheritanceRow)
+    inheritance = _with_what_is_left_out(inheritance_table(results, observed, pairs, primary), left_out)
+    write_table(inheritance, out / "inheritance.parquet", InheritanceRow)
+
+
+def _with_what_is_left_out(rows: Iterable[InheritanceRow], left_out: Mapping[str, str]) -> list[InheritanceRow]:
+    """The rows, those of arms that were left out with the reason: declared contrasts stay, since they were promised, others go."""
+    found = []
+    for row in rows:
+        reason = left_out.get(f"{row.method}: {row.teacher} -> {row.student}")
+        if reason is None:
+            found.append(row)
+        elif row.role == "primary":
+            found.append(row.model_copy(update={"verdict": "not_measurable", "reason": f"the method was left out: {reason}"}))
+    return found
 
 
 def predictions_file(out: Path, run: str) -> Path:

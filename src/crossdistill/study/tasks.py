@@ -11,13 +11,16 @@ from crossdistill.core.config import EXECUTION
 from crossdistill.core.observations import LevelDraw, save_observations
 from crossdistill.core.progress import Stopwatch
 from crossdistill.core.records import EpochRow, EstimateModel, RunRecord
-from crossdistill.core.store import locked, write_atomically
+from crossdistill.core.store import file_sha256, locked, write_atomically
 from crossdistill.core.types import ImageSet, Observations
+from crossdistill.images._transfer import labelled
 from crossdistill.metrics.accuracy import accuracy
 from crossdistill.metrics.confidence import confidence
 from crossdistill.models._build import save_network
 from crossdistill.observe import observe
 from crossdistill.ops.network import Network
+from crossdistill.study.answers import answers_of
+from crossdistill.study.devices import alike, prepared, shared
 from crossdistill.study.environment import hardware, software
 from crossdistill.study.gates import training_images
 from crossdistill.study.matching import run_name, teaching_epoch
@@ -28,18 +31,26 @@ from crossdistill.study.probes import observe_probe
 from crossdistill.study.tables import predictions_file, write_predictions
 from crossdistill.study.workshop import Workshop
 from crossdistill.train.loop import Training as Trainer
+from crossdistill.train.memory import enough_memory, free_garbage
+from crossdistill.train.optimizers import settled
 from crossdistill.train.precision import resolved_precision
 
 PROFILE_IMAGES = 2000  # of training, for a teacher's training accuracy and confidence
+TOO_LARGE = (
+    "out of memory outside the training's steps: its images and networks do not fit. Take fewer or smaller images or smaller networks, "
+    "or end other programs that use the memory."
+)
 
 
 def train(shop: Workshop, training: Training) -> RunRecord:
     """Train one network, or go on where it was stopped; returns its record, at once where it is finished."""
     folder = shop.folder(training)
     if not shop.finished(training):
-        with locked(folder, f"another study is training {training.label} in {folder}: wait for it, then run the same command again"):
+        with locked(folder, f"another process is training {training.label} in {folder}", waiting=shop.progress.line):
             if not shop.finished(training):
-                _train(shop, training, folder)
+                free_garbage()
+                with enough_memory(lambda: f"{training.label}: {TOO_LARGE}"):
+                    _train(shop, training, folder)
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     record = RunRecord.load(folder)
     if training.arm == "teacher":  # the study folder keeps what the page reads; the weights stay in the store
@@ -71,27 +82,58 @@ def _train(shop: Workshop, training: Training, folder: Path) -> None:
 def _trained(shop: Workshop, training: Training, folder: Path, epoch: int | None) -> RunRecord:
     """Train the network from its start or its checkpoint, taught by the teacher as it was after `epoch`, and save its weights."""
     watch = Stopwatch()
-    torch.set_num_threads(training.recipe.threads)
-    network = build(shop, training)
-    images, validation = training_images(shop, training)
-    names = images.class_names
+    if training.key in shop.keeps_epochs and not _all_kept(shop, training, folder):
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    validation, names = shop.splits.validation, shop.splits.train.class_names
     history: list[EpochRow] = []
+    told, served = {}, {}
+    if shop.config.networks[training.network].checkpoint is None:
+        with shared(shop, training, epoch):
+            trainer = trained(shop, training, epoch)
+        network, validation, history = trainer.network, trainer.validation, trainer.history
+        told = {"evaluated_weights": trainer.evaluated_weights, "batch_norm": trainer.batch_norm}
+        if trainer.teacher is not None:
+            served = {"teacher_cached": getattr(trainer.answers, "cached_share", 0.0)}
+    else:
+        network = build(shop, training)
+    save_network(network, folder / "network.safetensors", class_names=names, extra={"run": training.run})
+    taught = {"teacher_epoch": epoch, "teacher_run": run_name(training.teacher, epoch) if training.teacher else None,
+              "weights": file_sha256(folder / "network.safetensors"), **told}  # fmt: skip
+    record = _record(shop, training, network, history, validation, watch.seconds)
+    return record.model_copy(update={**taught, "timing": {**record.timing, **served}})
+
+
+def trained(shop: Workshop, training: Training, epoch: int | None) -> Trainer:
+    """The training, done. Where several devices share it, all their processes call this; the first keeps what is kept."""
+    torch.set_num_threads(training.recipe.threads)
+    recipe, folder = training.recipe, shop.folder(training)
+    with prepared(), enough_memory(lambda: f"{training.label}: {TOO_LARGE}"):
+        network = build(shop, training)
+        images, validation = training_images(shop, training)
+        teacher = load_trained(shop, training.teacher, epoch) if training.teacher else None
+        objective = objective_of(shop, training, network, teacher, epoch)
+        answers = answers_of(shop, training, teacher, objective.needs.teacher_taps, epoch)
+        partners = partners_of(shop, training)
 
     def keep(epochs_done: int, kept: Network) -> None:
-        save_network(kept, shop.weights(training, epochs_done), class_names=names, extra={"run": training.run})
+        extra = {"run": training.run, "epoch": epochs_done}
+        save_network(kept, shop.weights(training, epochs_done), class_names=images.class_names, extra=extra)
 
-    if shop.config.networks[training.network].checkpoint is None:
-        teacher = load_trained(shop, training.teacher, epoch) if training.teacher else None
-        trainer = Trainer(
-            network, images, validation, training.recipe, who=(shop.config.seed, training.role, training.seed),
-            folder=folder, objective=objective_of(shop, training, network, teacher, epoch), teacher=teacher, device=shop.device,
-            partners=partners_of(shop, training), after_epoch=keep if training.key in shop.keeps_epochs else None,
-            progress=shop.progress, description=training.label,
-        )  # fmt: skip
-        history = trainer.run()
-    save_network(network, folder / "network.safetensors", class_names=names, extra={"run": training.run})
-    taught = {"teacher_epoch": epoch, "teacher_run": run_name(training.teacher, epoch) if training.teacher else None}
-    return _record(shop, training, network, history, validation, watch.seconds).model_copy(update=taught)
+    trainer = Trainer(
+        network, images, validation, recipe, who=(shop.config.seed, training.role, training.seed), folder=folder, objective=objective,
+        teacher=teacher, answers=answers, device=shop.device, partners=partners,
+        after_epoch=keep if training.key in shop.keeps_epochs else None, progress=shop.progress, description=training.label,
+    )  # fmt: skip
+    with alike(), enough_memory(lambda: f"{training.label}: {TOO_LARGE}"):
+        trainer.run()
+    return trainer
+
+
+def _all_kept(shop: Workshop, training: Training, folder: Path) -> bool:
+    """Whether the weights of all epochs so far are there: a study that did not want them may have come so far with the same teacher."""
+    log = folder / "log.jsonl"
+    n_epochs = len(log.read_text(encoding="utf-8").splitlines()) if log.exists() else 0
+    return all(shop.weights(training, epoch).exists() for epoch in range(1, n_epochs + 1))
 
 
 def _record(
@@ -101,7 +143,7 @@ def _record(
     estimates = {"validation_accuracy": _accuracy(network, validation, "validation", shop)}
     notes = list(network.notes)
     if training.arm == "teacher":
-        shown = spread(shop.splits.train, PROFILE_IMAGES)
+        shown = spread(labelled(shop.splits.train), PROFILE_IMAGES)
         answers = observe(network, shown, device=shop.device, split="train")
         estimates["train_accuracy"] = EstimateModel.of(accuracy(answers.logits, answers.labels))
         estimates["mean_confidence"] = EstimateModel.of(confidence(answers.logits))
@@ -126,7 +168,7 @@ def _record(
         seed=training.seed,
         parameters=network.n_parameters,
         training={
-            **training.recipe.model_dump(mode="json", exclude=EXECUTION),
+            **settled(training.recipe, network.family).model_dump(mode="json", exclude=EXECUTION),
             "precision": resolved_precision(training.recipe.precision, shop.device),
         },
         history=history,
@@ -136,7 +178,7 @@ def _record(
         timing={
             "seconds": seconds,
             "seconds_per_epoch": train_seconds / len(history) if history else 0.0,
-            "images_per_second": images_seen / train_seconds if history else 0.0,
+            "images_per_second": images_seen / train_seconds if train_seconds else 0.0,
         },
         software=software(),
         hardware=hardware(shop.device),
@@ -176,24 +218,54 @@ def observe_run(shop: Workshop, training: Training) -> None:
         teacher = RunRecord.load(shop.folder(training.teacher))
         after = [row for row in teacher.history if row.epoch <= record.teacher_epoch]
         accuracy_then = EstimateModel(value=after[-1].validation_accuracy, unit="share")
-        changed = {"run": name, "label": f"{teacher.label}, after epoch {record.teacher_epoch}", "arm": "earlier_teacher", "history": after,
+        averaged = ", averaged" if training.teacher.recipe.ema else ""
+        changed = {"run": name, "evaluated_weights": f"epoch {record.teacher_epoch}{averaged}",
+                   "label": f"{teacher.label}, after epoch {record.teacher_epoch}", "arm": "earlier_teacher", "history": after,
                    "estimates": {"validation_accuracy": accuracy_then}}  # fmt: skip
         teacher.model_copy(update=changed).save(shop.out / "runs" / name)
     _observe_run(shop, training.teacher, name, record.teacher_epoch)
 
 
+def nothing_left(shop: Workshop, training: Training) -> bool:
+    """Whether a training is finished, and all is observed of it and of the weights that taught it."""
+    if not shop.finished(training):
+        return False
+    epoch = RunRecord.load(shop.folder(training)).teacher_epoch
+    seen = {training.run: training}
+    if epoch is not None and training.teacher is not None:
+        seen[run_name(training.teacher, epoch)] = training.teacher
+    return all(predictions_file(shop.out, name).exists() and not _missing(shop, of, name) for name, of in seen.items())
+
+
+def _missing(shop: Workshop, training: Training, name: str) -> dict[str, Path]:
+    """The test sets on which a network is still to be observed, each with the file of the answers."""
+    files = {test_set: shop.out / "observations" / name / file for test_set, file in _files(shop, training).items()}
+    return {test_set: path for test_set, path in files.items() if not path.exists()}
+
+
+def _files(shop: Workshop, training: Training) -> dict[str, str]:
+    return {test_set: file for test_set, file in shop.observation_files.items() if training.probe in (None, test_set)}
+
+
 def _observe_run(shop: Workshop, training: Training, name: str, epoch: int | None = None) -> None:
-    folder = shop.out / "observations" / name
-    files = {test_set: file for test_set, file in shop.observation_files.items() if training.probe in (None, test_set)}
-    missing = {test_set: folder / file for test_set, file in files.items() if not (folder / file).exists()}
+    missing = _missing(shop, training, name)
     if missing:
+        predictions_file(shop.out, name).unlink(missing_ok=True)  # they are of the observations that were there, and would outlive a kill
         network = load_trained(shop, training, epoch)
         torch.set_num_threads(training.recipe.threads)
         for test_set, path in missing.items():
-            answers = _observe(shop, network, test_set, f"observing {training.label} on {test_set}")
+            with enough_memory(lambda test_set=test_set: _observing_advice(shop, training, test_set)):
+                answers = _observe(shop, network, test_set, f"observing {training.label} on {test_set}")
             save_observations(path, {place: seen for place, seen in answers.items() if training.level in (None, place[0])})
     if missing or not predictions_file(shop.out, name).exists():
-        write_predictions(shop.out, name, files)
+        write_predictions(shop.out, name, _files(shop, training))
+
+
+def _observing_advice(shop: Workshop, training: Training, test_set: str) -> str:
+    return (
+        f"{training.label}: out of memory while it was observed on {test_set}, {shop.config.observe.batch_size} images at a time: "
+        "lower `observe: {batch_size}`, or `observe: {images}`."
+    )
 
 
 def _observe(shop: Workshop, network: Network, name: str, description: str) -> dict[LevelDraw, Observations]:

@@ -13,6 +13,7 @@ from crossdistill.core.records import RunRecord
 from crossdistill.core.store import digest
 from crossdistill.core.types import ImageSet, Splits
 from crossdistill.probes._build import ProbeSet
+from crossdistill.study.answer_plans import AnswerPlan
 from crossdistill.study.plan import Training, WarmUpTask
 
 
@@ -28,6 +29,7 @@ class Workshop:
     progress: Progress
     probed_rows: np.ndarray  # of the test split
     probe_sets: Mapping[str, ProbeSet] = field(default_factory=dict)
+    answers: Mapping[str, AnswerPlan] = field(default_factory=dict)  # by the label of each student with a teacher
     keeps_epochs: frozenset[str] = frozenset()  # keys of the teachers that may have to teach with an earlier epoch's weights
 
     @property

@@ -1,10 +1,10 @@
-"""Batches of augmented images gathered from the resident uint8 images, every draw keyed by image.
+"""What is shown of each training image, every draw keyed by image: crop, flip, colours, and an erased box, in this order.
 
 Enumerated views (`crops: 8, flip: true`) are a fixed list for each image, equal for every run of a study, so that a teacher's
-answers could be stored; which view is shown in an epoch is keyed by (run, epoch, image).
+answers can be stored; which view is shown in an epoch is keyed by (run, epoch, image).
 """
 
-from functools import cache
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,17 +12,24 @@ from torch import Tensor
 from crossdistill.core.config import TrainingConfig
 from crossdistill.core.seeds import Part, key
 from crossdistill.ops.random import image_keys, uniform_integers
+from crossdistill.train.color import recolored
+from crossdistill.train.crops import resized, resized_boxes, shifted
+from crossdistill.train.erasing import erased, mean_color
+
+LARGEST_SHIFTED = 64  # pixels of the longer side; larger images are cropped as ImageNet's are
 
 
 class Augmentation:
-    """What is shown of each training image: random crop after reflection by an eighth of the side, and horizontal flip.
+    """The views of training images uint8 [images, 3, height, width], which are handed over whole and are always the same.
 
     Enumerated views are numbered from 0 to `n_views` - 1 for each image; `n_views` is None where they are drawn afresh. `who` is
     (study seed, role, run seed): the study seed alone keys the list of views, all of it which of them is shown.
     """
 
     def __init__(self, recipe: TrainingConfig, size: tuple[int, int], *, who: tuple[Part, ...]) -> None:
-        self.views, self.size, self.study, self.run = recipe.views, size, who[:1], who[1:]
+        self.recipe, self.views, self.size, self.study, self.run = recipe, recipe.views, size, who[:1], who[1:]
+        self.resizes = recipe.crop == "resized" or (recipe.crop == "auto" and max(size) > LARGEST_SHIFTED)
+        self.fill: Tensor | None = None
 
     @property
     def n_views(self) -> int | None:
@@ -39,12 +46,16 @@ class Augmentation:
         return crop % self.views.crops * (1 + self.views.flip) + flip % 2 * self.views.flip
 
     def __call__(self, images: Tensor, index: Tensor, epoch: int) -> Tensor:
-        """The augmented rows `index` of images uint8 [images, 3, height, width], as uint8 [batch, 3, height, width]."""
+        """The augmented rows `index` of the images, as uint8 [batch, 3, height, width]."""
         if self.n_views is not None:
             return self.view(images, index, self.views_shown(index, epoch))
-        keys = image_keys(key(*self.study, *self.run, "view", epoch), index)
-        top, left, flip = uniform_integers(keys, 3, 1 << 16).unbind(1)
-        return shifted(images, index, top, left, flip % 2)
+
+        def keys(purpose: str) -> Tensor:
+            return image_keys(key(*self.study, *self.run, purpose, epoch), index)
+
+        flip = uniform_integers(keys("view"), 3, 1 << 16)[:, 2] % 2  # a shift takes the first two of these draws
+        shown = self._cropped(images, index, keys("resized" if self.resizes else "view"), flip)
+        return self._treated(images, shown, keys)
 
     def view(self, images: Tensor, index: Tensor, view: Tensor) -> Tensor:
         """The rows `index`, each in its enumerated view of that number: uint8 [batch, 3, height, width]."""
@@ -52,43 +63,21 @@ class Augmentation:
             return images[index]
         crop, flip = view // (1 + self.views.flip), view % (1 + self.views.flip)
         crop_keys = image_keys(key(*self.study, "crop"), index * self.views.crops + crop)
-        top, left = uniform_integers(crop_keys, 2, 1 << 16).unbind(1)
+        number = index * (self.views.crops * (1 + self.views.flip)) + view
+        return self._treated(
+            images, self._cropped(images, index, crop_keys, flip), lambda purpose: image_keys(key(*self.study, purpose), number)
+        )
+
+    def _cropped(self, images: Tensor, index: Tensor, keys: Tensor, flip: Tensor) -> Tensor:
+        if self.resizes:
+            return resized(images, index, resized_boxes(keys, self.size, self.recipe.crop_scale), flip)
+        top, left = uniform_integers(keys, 2, 1 << 16).unbind(1)
         return shifted(images, index, top, left, flip)
 
-
-def shifted(images: Tensor, index: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
-    """The rows `index`, cropped at `top` and `left` (16 bits each) after reflection by an eighth, mirrored where `flip` is 1."""
-    height, width = images.shape[2:]
-    row_windows, column_windows = _windows(height, images.device), _windows(width, images.device)
-    rows = row_windows[top % len(row_windows)]
-    columns = torch.cat([column_windows, column_windows.flip(1)])[left % len(column_windows) + flip * len(column_windows)]
-    # Whole rows first, then columns: three times as fast on a CPU as one gather of single pixels.
-    planes = index[:, None] * 3 + torch.arange(3, device=images.device)  # batch channels
-    lines = planes[:, :, None] * height + rows[:, None, :]  # batch channels height
-    chosen = images.reshape(-1, width).index_select(0, lines.flatten()).view(len(index), 3, height, width)
-    return chosen.gather(3, columns[:, None, None, :].expand_as(chosen))
-
-
-@cache
-def _windows(side: int, device: torch.device) -> Tensor:
-    """int64 [shifts, side]: the positions that each window of the reflected side shows, reflected by an eighth (at least 1 px)."""
-    pad = max(1, round(side / 8))
-    return _reflected(torch.arange(-pad, side + pad, device=device), side).unfold(0, side, 1)
-
-
-def _reflected(position: Tensor, side: int) -> Tensor:
-    """Positions outside 0..side-1 mirrored at the border pixel's centre, as numpy's and torch's `reflect` do."""
-    return (side - 1) - ((side - 1) - position.abs()).abs()
-
-
-def mixed_up(images: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """mixup (Zhang et al., 2018): `share` of each image and 1 - share of its neighbour in the batch, targets alike.
-
-    Returns images in [0, 1] and targets. Raises ValueError for a share below a half: each row is most of all its own image, so
-    that its label and its row in a method's memory stay its own.
-    """
-    if not 0.5 <= share <= 1:
-        raise ValueError(f"share is 0.5 to 1, got {share}")
-    images = images.float() / 255 if images.dtype == torch.uint8 else images
-    mix = lambda values: share * values + (1 - share) * values.roll(1, dims=0)  # noqa: E731
-    return mix(images), mix(targets)
+    def _treated(self, images: Tensor, shown: Tensor, keys: Callable[[str], Tensor]) -> Tensor:
+        if self.recipe.color != "none":
+            shown = recolored(shown, keys("color"), self.recipe.color)
+        if self.recipe.random_erasing:
+            self.fill = mean_color(images) if self.fill is None else self.fill
+            shown = erased(shown, keys("erasing"), self.recipe.random_erasing, self.fill)
+        return shown

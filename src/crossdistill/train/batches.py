@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from crossdistill.core.config import TrainingConfig
-from crossdistill.core.seeds import Part, bits, key, permutation
+from crossdistill.core.seeds import Part, key, permutation
 from crossdistill.core.types import Batch, Clock, ImageSet, Views
 from crossdistill.ops.parallel import own_rows
 from crossdistill.ops.random import image_keys
-from crossdistill.train.augment import Augmentation, mixed_up
+from crossdistill.train.augment import Augmentation
+from crossdistill.train.mixing import Mix, step_mix, with_rows_before
 
 
 class Batches:
@@ -38,38 +39,48 @@ class Batches:
     def __call__(self, whole: Tensor, epoch: int, clock: Clock) -> Batch:
         """This process's share of the rows `whole`, augmented; mixed before the method's own views, so that the teacher sees the mix."""
         index = own_rows(whole)
-        images, labels = self.augment(self.images, index, epoch), self.labels[index]
         taught_index = index if self.partners is None else self.partners[index]
-        taught = images if self.partners is None else self.augment(self.images, taught_index, epoch)
-        targets = smoothed_targets(labels, self.n_classes, self.recipe.label_smoothing)
-        view = None
-        if self.recipe.mixup:
-            share = self._mixup_share(clock.step)
-            others = None if taught is images else mixed_up(taught, targets, share)[0]
-            images, targets = mixed_up(images, targets, share)
-            taught = images if others is None else others
-        elif self.augment.n_views is not None:
-            view = self.augment.views_shown(taught_index, epoch)
+        mix = step_mix(self.recipe, self.augment.size, clock.step, *self.who)
+        if mix is None:
+            images, targets = self.augment(self.images, index, epoch), self._targets(index)
+            taught = images if self.partners is None else self.augment(self.images, taught_index, epoch)
+        else:
+            images, taught, targets = self._mixed(mix, whole, epoch)
+        listed = mix is None and self.augment.n_views is not None
+        view = self.augment.views_shown(taught_index, epoch) if listed else None
         shared = torch.ones(len(images), dtype=torch.bool, device=self.device)
         if self.views:
             keys = image_keys(key(*self.who, "views", epoch), index)
             images, taught, shared = self.views(images, keys) if taught is images else self._shown_apart(images, taught, keys)
         rows, teacher_rows = len(images) // len(index), len(taught) // len(index)
         return Batch(
-            images, taught, labels, targets, index, shared, clock, rows, teacher_rows, self.autocast,
+            images, taught, self.labels[index], targets, index, shared, clock, rows, teacher_rows, self.autocast,
             teacher_index=taught_index, teacher_view=view,
         )  # fmt: skip
+
+    def _targets(self, index: Tensor) -> Tensor:
+        return smoothed_targets(self.labels[index], self.n_classes, self.recipe.label_smoothing)
+
+    def _mixed(self, mix: Mix, whole: Tensor, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Student's images, teacher's images and targets, each row mixed with the one before it in the whole batch.
+
+        Of several processes each augments its own rows and the one before its first, so that their batches are those of one process.
+        """
+        index = own_rows(whole)
+        rows = index if len(index) == len(whole) else torch.cat([own_rows(whole.roll(1))[:1], index])
+
+        def mixed(shown: Tensor) -> Tensor:
+            return mix.images(*with_rows_before(self.augment(self.images, shown, epoch), len(index)))
+
+        images = mixed(rows)
+        taught = images if self.partners is None else mixed(self.partners[rows])
+        return images, taught, mix.targets(*with_rows_before(self._targets(rows), len(index)))
 
     def _shown_apart(self, images: Tensor, taught: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The method's views where the teacher is shown other images: the student's rows of the one, the teacher's of the other."""
         assert self.views is not None
         student_rows, _, shared = self.views(images, keys)
         return student_rows, self.views(taught, keys)[1], shared
-
-    def _mixup_share(self, step: int) -> float:
-        """The share of each row's own image, at least a half: the Beta distribution is symmetric, so that only the roles change."""
-        share = float(np.random.Generator(bits(*self.who, "mixup", step)).beta(self.recipe.mixup, self.recipe.mixup))
-        return max(share, 1 - share)
 
 
 def resident(images: np.ndarray, device: torch.device) -> Tensor:

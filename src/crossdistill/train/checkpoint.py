@@ -1,8 +1,10 @@
 """Checkpoints that are whole or absent: tensors as safetensors, the rest as JSON, loaded without pickle; the last two are kept."""
 
+import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +16,17 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from crossdistill.core.errors import StudyError
-from crossdistill.core.progress import Stopwatch
-from crossdistill.core.store import file_sha256, write_atomically, write_json
+from crossdistill.core.store import digest, file_sha256, write_atomically, write_json
 
 KEPT = 2
+TENSORS, STATE = "tensors.safetensors", "state.json"
 
 
 class Due:
-    """Says when the next checkpoint is due: `every` is "500 steps" or "10 minutes" since the last one."""
+    """Says when the next checkpoint is due: `every` is "500 steps" or "10 minutes" since the last one.
+
+    Minutes are added up from look to look, so that a clock that jumps back loses what it jumped over and delays no checkpoint further.
+    """
 
     def __init__(self, every: str) -> None:
         number, unit = every.split()
@@ -30,10 +35,14 @@ class Due:
 
     def reset(self, step: int) -> None:
         """A checkpoint was written, or read, at this step."""
-        self.step, self.watch = step, Stopwatch()
+        self.step, self.waited, self.looked = step, 0.0, time.perf_counter()
 
     def __call__(self, step: int) -> bool:
-        return step - self.step >= self.every if self.counts_steps else self.watch.seconds >= 60 * self.every
+        if self.counts_steps:
+            return step - self.step >= self.every
+        before, self.looked = self.looked, time.perf_counter()
+        self.waited += max(0.0, self.looked - before)
+        return self.waited >= 60 * self.every
 
 
 @dataclass(frozen=True)
@@ -46,18 +55,46 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write `folder/step-N`, aside and renamed, then delete all but the last two."""
+    """Write `folder/step-N`, aside, synced and renamed, then delete all but the last two.
+
+    Raises StudyError where it cannot be written; what was there before stays.
+    """
     final, aside = folder / f"step-{step:09d}", folder / f".aside-{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
+    for left in folder.glob(".aside-*"):  # by a process that was killed while it wrote: the folder has one writer
+        shutil.rmtree(left, ignore_errors=True)
+    content = save(_apart(tensors))
+    described = {**state, "step": step, "sha256": hashlib.sha256(content).hexdigest()}
     try:
-        write_atomically(aside / "tensors.safetensors", lambda file: file.write(save({k: v.contiguous() for k, v in tensors.items()})))
-        write_json(aside / "state.json", {**state, "step": step, "sha256": file_sha256(aside / "tensors.safetensors")})
+        write_atomically(aside / TENSORS, lambda file: file.write(content))
+        write_json(aside / STATE, {**described, "checksum": digest(described)})
+        _sync(aside)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
+        _sync(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     for old in _steps(folder)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in the form that a file of them needs: contiguous, and tied weights once for each name."""
+    found: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, value in tensors.items():
+        plain = value.contiguous()
+        found[name] = plain.clone() if plain.data_ptr() in places else plain
+        places.add(plain.data_ptr())
+    return found
+
+
+def _sync(folder: Path) -> None:
+    """Have the disk take down a folder's entries: a rename survives a power cut only then."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
@@ -68,11 +105,11 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     skipped: list[str] = []
     for path in _steps(folder):
         try:
-            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            if file_sha256(path / "tensors.safetensors") != state["sha256"]:
+            state = json.loads((path / STATE).read_text(encoding="utf-8"))
+            if state.pop("checksum") != digest(state) or file_sha256(path / TENSORS) != state["sha256"]:
                 raise ValueError("its checksum differs")
-            return Checkpoint(load_file(path / "tensors.safetensors"), state, tuple(skipped))
-        except (OSError, ValueError, KeyError, SafetensorError):
+            return Checkpoint(load_file(path / TENSORS), state, tuple(skipped))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):  # whatever damaged JSON may turn into
             skipped.append(path.name)
     if skipped:
         raise StudyError(

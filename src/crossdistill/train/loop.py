@@ -7,17 +7,18 @@ rank 0 writes what is kept.
 
 import json
 import math
-import threading
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from crossdistill.core.config import TrainingConfig
-from crossdistill.core.errors import DivergedError, SettingError
+from crossdistill.core.errors import DivergedError, SettingError, StudyError
 from crossdistill.core.progress import Progress, Stopwatch
 from crossdistill.core.records import EpochRow
 from crossdistill.core.seeds import Part, torch_seed
@@ -26,14 +27,27 @@ from crossdistill.core.types import Activations, Batch, Clock, ImageSet
 from crossdistill.observe import observe
 from crossdistill.ops.memory import keep_freed_memory
 from crossdistill.ops.network import Network
-from crossdistill.ops.parallel import agreed, average_gradients, from_first, world
+from crossdistill.ops.parallel import (
+    agreed,
+    average_gradients,
+    from_first,
+    has_batch_norm,
+    refuse_other_world,
+    refuse_uneven,
+    synchronise_batch_norm,
+    world,
+)
 from crossdistill.train.batches import Batches
 from crossdistill.train.checkpoint import Due
+from crossdistill.train.compiling import CompiledStudent
+from crossdistill.train.early_stopping import BestWeights
+from crossdistill.train.freezing import freeze
+from crossdistill.train.memory import batch_advice, enough_memory
 from crossdistill.train.objective import Objective, labels_only, trainable
-from crossdistill.train.optimizers import averaged, learning_rate, make_optimizer
-from crossdistill.train.precision import autocast, resolved_precision
-from crossdistill.train.signals import stop_requests
-from crossdistill.train.state import restore_state, save_state
+from crossdistill.train.optimizers import averaged, learning_rate, make_optimizer, settled
+from crossdistill.train.precision import autocast, resolved_precision, settle_kernels
+from crossdistill.train.signals import StopRequest, stop_requests
+from crossdistill.train.state import identity, restore_state, save_state
 from crossdistill.train.sums import EpochSums
 from crossdistill.train.teacher import LiveTeacher
 
@@ -47,7 +61,7 @@ class Training:
     `who` is (study seed, role, run seed), from which every random decision is keyed; the method is absent, so that arms are
     paired by run seed. The teacher, where there is one, stays in eval mode and gets no gradient; `answers` gives its activations
     for a batch where they are not to be asked of it afresh. It is shown the image `partners[i]` in place of image i where partners
-    are given. `after_epoch(epochs done, network)` is called with the network as it would be kept.
+    are given. `after_epoch(epochs done, network)` is called with the network as that epoch leaves it.
     """
 
     def __init__(
@@ -56,20 +70,29 @@ class Training:
         answers: Callable[[Batch], Activations] | None = None, partners: np.ndarray | None = None,
         after_epoch: Callable[[int, Network], None] | None = None, progress: Progress | None = None, description: str = "training",
     ) -> None:  # fmt: skip
-        self.recipe, self.who, self.folder, self.description = recipe, who, folder, description
+        self.recipe, self.who, self.folder, self.description = settled(recipe, network.family), who, folder, description
         self.device = device or torch.device("cpu")
+        settle_kernels(self.device)
         self.network, self.teacher = network, teacher
-        self.average = averaged(network, recipe.ema)
-        self.after_epoch = after_epoch
         self.objective = objective or Objective()
+        modules = [network, *([self.objective.module] if self.objective.module else [])]
+        for module in modules:
+            synchronise_batch_norm(module, self.device)
+        self.frozen = freeze(network, recipe)
+        self.average = averaged(network, recipe.ema)
+        self.best = BestWeights(recipe.early_stopping)
+        self.after_epoch = after_epoch
         self.answers = answers or (LiveTeacher(teacher, self.objective.needs.teacher_taps, recipe.cache_dtype) if teacher else None)
         self.progress = progress or Progress(quiet=True)
         self.precision = resolved_precision(recipe.precision, self.device)
+        self.student: Callable[..., Activations] = CompiledStudent(network, tell=self._tell) if recipe.compile else network
         self.train_set, self.validation = train, validation
         self.batches = Batches(
             train, recipe, who=who, device=self.device, views=self.objective.views, partners=partners, autocast=self.autocast
         )  # fmt: skip
         self.batch_size = min(recipe.batch_size, len(train))
+        refuse_other_world(recipe.devices)
+        refuse_uneven(self.batch_size, recipe.accumulate, recipe.devices)
         self.steps_per_epoch = len(train) // self.batch_size  # the incomplete last batch is left out; the order changes each epoch
         self.clock = Clock(0, self.steps_per_epoch * recipe.epochs, 0, recipe.epochs)
         self.history: list[EpochRow] = []
@@ -78,49 +101,79 @@ class Training:
         self.due = Due(recipe.checkpoint_every)
         self.main = trainable(network.parameters()) + self.objective.auxiliary_parameters()
         self.adversarial = self.objective.adversary_parameters()
-        self.optimizers = {"optimizer": make_optimizer(self.main, recipe)}
+        self.optimizers = {"optimizer": make_optimizer(self.main, recipe, modules=modules)}
         if self.adversarial:
-            self.optimizers["adversary_optimizer"] = make_optimizer(self.adversarial, recipe)
+            self.optimizers["adversary_optimizer"] = make_optimizer(self.adversarial, recipe, modules=modules)
 
     def run(self) -> list[EpochRow]:
-        """Train to the end. Ctrl-C saves the state and raises KeyboardInterrupt; a loss that is not finite raises DivergedError."""
+        """Train to the end. Ctrl-C and SIGTERM save the state and raise KeyboardInterrupt.
+
+        Raises DivergedError for a loss that is not finite, SettingError for a batch that does not fit into memory, and StudyError
+        where the checkpoints are another training's, all damaged, or cannot be written.
+        """
         torch.set_num_threads(self.recipe.threads)
         keep_freed_memory()
         restore_state(self)
+        if agreed(from_first(self.clock.step) != self.clock.step):
+            raise StudyError(f"{self.description}: not all processes find the same checkpoint in {self.folder}: let them share that folder")
         with stop_requests() as stop_requested:
-            while self.clock.step < self.clock.steps:
+            while len(self.history) < self.recipe.epochs and not self.best.stops(self.history):
                 self._epoch(stop_requested)
-                if agreed(stop_requested.is_set()):  # at an epoch's last step or during its validation: all is saved
+                if agreed(stop_requested.is_set()):  # while the epoch was finished: all is saved
                     raise KeyboardInterrupt
-        if self.average is not None:
-            self.network.load_state_dict(self.kept.state_dict())
+        self.network.load_state_dict(self.best.weights or self.kept.state_dict())
         return self.history
+
+    @cached_property
+    def belongs_to(self) -> dict[str, Any]:
+        """What this training's checkpoints belong to; first asked for before one is read."""
+        return identity(self)
 
     @property
     def kept(self) -> Network:
-        """The network as it would be kept: with averaged weights where the recipe asks for them."""
+        """The network as it stands: with averaged weights where the recipe asks for them."""
         return self.network if self.average is None else cast(Network, self.average.module)
 
-    def _epoch(self, stop_requested: threading.Event) -> None:
-        epoch = self.clock.step // self.steps_per_epoch
+    @property
+    def evaluated_weights(self) -> str:
+        """Which weights a finished training leaves, in words."""
+        return self.best.words(self.history, averaged=self.average is not None)
+
+    @property
+    def batch_norm(self) -> str | None:
+        """Over which images BatchNorm layers take their statistics where devices share a batch, in words; None without either."""
+        if self.recipe.devices == 1 or not has_batch_norm(self.network):
+            return None
+        return "synchronised" if self.device.type == "cuda" else "each device's own"
+
+    def _epoch(self, stop_requested: StopRequest) -> None:
+        """Train an epoch and finish it: a whole one, or what was left of it when its training was stopped."""
+        epoch = len(self.history)
         order = self.batches.order(epoch)
-        done = self.clock.step % self.steps_per_epoch
+        done = self.clock.step - epoch * self.steps_per_epoch  # all steps where it was stopped before it was validated
         label = f"{self.description}, epoch {epoch + 1}/{self.recipe.epochs}"
         with self.progress.bar(label, self.steps_per_epoch) as advance:
             advance(done, "")
             watch, seconds_before = Stopwatch(), self.seconds
             for position in range(done, self.steps_per_epoch):
-                self.step(order[position * self.batch_size : (position + 1) * self.batch_size], epoch)
-                self.seconds = seconds_before + watch.seconds
-                advance(1, f"{(position + 1) * self.batch_size / self.seconds:,.0f} images/s")
-                if position + 1 < self.steps_per_epoch:  # else once the epoch is finished
-                    self._save_if_due(stop=agreed(stop_requested.is_set()))
-        self._finish_epoch(epoch)
+                with enough_memory(self._memory_advice):
+                    self.step(order[position * self.batch_size : (position + 1) * self.batch_size], epoch)
+                self.seconds = max(self.seconds, seconds_before + watch.seconds)
+                advance(1, f"{self._images_per_second(position + 1):,.0f} images/s")
+                stop, in_between = stop_requested.is_set(), position + 1 < self.steps_per_epoch  # else saved once the epoch is finished
+                if agreed(stop or (in_between and self.due(self.clock.step))):
+                    self._save_in_between(stop=agreed(stop))
+        self._finish_epoch(epoch, stop_requested)
 
-    def _save_if_due(self, *, stop: bool) -> None:
-        """Save the state in the middle of an epoch where it is time, or where a stop was requested."""
-        if not stop and not self.due(self.clock.step):
-            return
+    def _images_per_second(self, steps: int) -> float:
+        """Over that many steps of this epoch; 0 where the clock tells no time."""
+        return steps * self.batch_size / self.seconds if self.seconds > 0 else 0.0
+
+    def _memory_advice(self) -> str:
+        return f"{self.description}: {batch_advice(self.recipe, self.batch_size, self.train_set.size)}"
+
+    def _save_in_between(self, *, stop: bool) -> None:
+        """Save the state in the middle of an epoch, since it is time, or a stop was requested."""
         self._refuse_bad_loss()
         self._save()
         if stop:
@@ -130,6 +183,8 @@ class Training:
         """One optimiser step on the rows `index` of the training images."""
         self.network.train()
         self.objective.train_mode()
+        for module in self.frozen:
+            module.training = False
         rate = learning_rate(self.recipe, self.clock.step, self.clock.steps)
         for share, optimizer in zip((1.0, self.objective.adversary_rate), self.optimizers.values(), strict=False):
             for group in optimizer.param_groups:
@@ -165,7 +220,7 @@ class Training:
             return self._learn_from_labels(batch, share)
         with self.autocast():
             teacher = self.answers(batch) if self.answers else None
-            student = self.network(batch.images, taps=self.objective.needs.student_taps)
+            student = self.student(batch.images, taps=self.objective.needs.student_taps)
         torch.manual_seed(torch_seed(*self.who, "objective", self.clock.step, micro))
         terms = self.objective.function(batch, student, teacher)
         loss = self.objective.weighted(terms, self.clock)
@@ -175,17 +230,19 @@ class Training:
             (share * torch.stack(list(adversarial.values())).sum()).backward(inputs=self.adversarial)
             terms = {**terms, **adversarial}
             loss = loss + sum(adversarial.values())  # only to be watched: a broken adversary breaks the run as well
-        self._note(batch, student, {"loss": loss, **terms}, share)
+        self.sums.note(batch, student, {"loss": loss, **terms}, share)
 
     def _learn_from_labels(self, batch: Batch, share: float) -> None:
         with self.autocast():
-            student = self.network(batch.images)
+            student = self.student(batch.images)
         terms = labels_only(batch, student, None)
         (share * terms["ce"]).backward(inputs=self.main)
-        self._note(batch, student, {"loss": terms["ce"], **terms}, share)
+        self.sums.note(batch, student, {"loss": terms["ce"], **terms}, share)
 
-    def _note(self, batch: Batch, student: Activations, terms: dict[str, Tensor], share: float) -> None:
-        self.sums.note(batch, student, terms, share)
+    def _tell(self, sentence: str) -> None:
+        """What a reader of the run and of its record should know."""
+        self.progress.line(f"  {self.description}: {sentence}")
+        self.network.notes.append(sentence)
 
     def _refuse_bad_loss(self) -> None:
         step = self.sums.bad_step()
@@ -198,8 +255,9 @@ class Training:
                 "Lower `learning_rate`, set `clip_norm`, or use `precision: fp32`."
             )
 
-    def _finish_epoch(self, epoch: int) -> None:
+    def _finish_epoch(self, epoch: int, stop_requested: StopRequest) -> None:
         self._refuse_bad_loss()
+        validation_accuracy = self._validation_accuracy(stop_requested)
         totals = self.sums.totals()
         right, labelled = totals.pop("right"), totals.pop("labelled")
         means = {name: value / self.steps_per_epoch for name, value in totals.items()}
@@ -209,29 +267,40 @@ class Training:
             loss=means.pop("loss"),
             terms=means,
             train_accuracy=right / labelled if labelled else None,
-            validation_accuracy=self._validation_accuracy(),
+            validation_accuracy=validation_accuracy,
             seconds=self.seconds,
-            images_per_second=self.steps_per_epoch * self.batch_size / self.seconds,
+            images_per_second=self._images_per_second(self.steps_per_epoch),
         )
         self.history.append(row)
+        self.best.note(self.history, self.kept)
         self.sums.reset()
         self.seconds = 0.0
         self.progress.line(
             f"  {self.description}: epoch {row.epoch}/{self.recipe.epochs}, loss {row.loss:.3f}, "
             f"validation {100 * row.validation_accuracy:.1f} %, {row.images_per_second:,.0f} images/s"
         )
+        if self.best.stops(self.history):
+            self.progress.line(f"  {self.description}: stops early and keeps {self.evaluated_weights}")
         if self.after_epoch and world().rank == 0:
             self.after_epoch(row.epoch, self.kept)
-        self._save()
-        if world().rank == 0:
+        if world().rank == 0:  # before the state is saved: from there on no epoch is logged again
             write_text(self.folder / "log.jsonl", "".join(json.dumps(row.model_dump()) + "\n" for row in self.history))
+        self._save()
 
-    def _validation_accuracy(self) -> float:
-        """Of rank 0's network: buffers such as BatchNorm's statistics may differ between ranks."""
+    def _validation_accuracy(self, stop_requested: StopRequest) -> float:
+        """Of rank 0's network: buffers such as BatchNorm's statistics may differ between ranks.
+
+        It is broken off where a stop is requested, since it may take long, unless other ranks wait for it; the state is saved.
+        """
         if world().rank:
             return from_first(0.0)
-        answers = observe(self.kept, self.validation, device=self.device, split="validation")
-        return from_first(float((answers.decisions == answers.labels).mean()))
+        try:
+            with stop_requested.at_once() if world().size == 1 else nullcontext():
+                answers = observe(self.kept, self.validation, device=self.device, split="validation")
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        return from_first(float((answers.decisions == answers.labels)[answers.labels >= 0].mean()))
 
     def _save(self) -> None:
         self.due.reset(self.clock.step)

@@ -16,7 +16,10 @@ def same_class_partners(labels: np.ndarray, *who: Part) -> np.ndarray:
     """
     classes, counts = np.unique(labels, return_counts=True)
     if classes[0] < 0 or counts.min() < 2:
-        raise SettingError("the arm shuffled_teacher exchanges images of one class: each needs a label, and each class two images or more")
+        raise SettingError(
+            "the arm shuffled_teacher exchanges images of one class: each needs a label (transfer images have none), and each class two "
+            "images or more"
+        )
     order = permutation(len(labels), *who, "partners")
     partners = np.empty(len(labels), np.int64)
     for label in classes:

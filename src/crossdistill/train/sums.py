@@ -14,35 +14,47 @@ class EpochSums:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.values: dict[str, Tensor] = {}
         self.first_bad = torch.full((), -1, device=device)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, as at an epoch's start."""
+        self.names: tuple[str, ...] = ()
+        self.row = torch.zeros(0, dtype=torch.float64, device=self.device)  # one number for each name: one addition a step
 
     @torch.no_grad()
     def note(self, batch: Batch, student: Activations, terms: Mapping[str, Tensor], share: float) -> None:
         """Add a micro-batch: `terms` with its share of the batch, and how many of its labelled images the student got right."""
-        labelled = batch.labels >= 0
-        counts = {
-            "right": ((student.logits[:: batch.views].argmax(dim=1) == batch.labels) & labelled).sum(),
-            "labelled": labelled.sum(),
-        }
-        added = {**{name: share * value.detach() for name, value in terms.items()}, **counts}
-        row = averaged(torch.stack([value.double() for value in added.values()]))
-        for name, value in zip(added, row, strict=True):
-            self.values[name] = self.values.get(name, torch.zeros((), dtype=torch.float64, device=self.device)) + value
+        right = student.logits[:: batch.views].argmax(dim=1) == batch.labels  # never so where the label is -1
+        counts = torch.stack([right, batch.labels >= 0]).sum(dim=1)
+        row = torch.cat([share * torch.stack([value.detach() for value in terms.values()]).double(), counts.double()])
+        self._name(*terms, "right", "labelled")
+        self.row[: len(row)] += averaged(row)
         self.note_bad(terms["loss"], batch.clock.step)
 
     def note_bad(self, value: Tensor, step: int) -> None:
         """Remember the step if the value is the first that is not finite."""
-        bad = ~value.detach().isfinite() & (self.first_bad < 0)
-        self.first_bad = torch.where(bad, step, self.first_bad)
+        self.first_bad = torch.where(value.detach().isfinite() | (self.first_bad >= 0), self.first_bad, step)
 
     def bad_step(self) -> int:
         """The first step with a value that was not finite, -1 where there was none; waits for the device."""
         return int(self.first_bad)
 
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """The sums by name: what a checkpoint keeps, and gives back."""
+        return dict(zip(self.names, self.row, strict=True))
+
+    @values.setter
+    def values(self, given: Mapping[str, Tensor]) -> None:
+        self.names, self.row = tuple(given), torch.stack([*given.values()]) if given else self.row[:0]
+
     def totals(self) -> dict[str, float]:
         """The sums since the last `reset`; waits for the device."""
-        return {name: float(value) for name, value in self.values.items()}
+        return dict(zip(self.names, self.row.tolist(), strict=True))
 
-    def reset(self) -> None:
-        self.values = {}
+    def _name(self, *names: str) -> None:
+        """Give these names the first places, in this order; a sum that is new begins at zero."""
+        if names != self.names:
+            before = self.values
+            self.values = {name: before.get(name, self.row.new_zeros(())) for name in dict.fromkeys((*names, *before))}
