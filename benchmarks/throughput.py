@@ -10,7 +10,7 @@ alive between blocks, and its losses; normalisation is left to the network, and 
 time. A block of steps of ours and one of theirs alternate.
 
 `seconds_of_theirs`: our time for a block over theirs, with the teacher answering each batch (target: 1.0) and with its stored
-answers, the time to store them added, spread over 5 students of 30 epochs (target: 1 / 1.3). `installs torchdistill`:
+answers, the time to store them added, spread over 5 students of 30 epochs (target: 1 / 1.3). To install torchdistill:
 `pip install --group benchmarks`. With METHODs named, or fewer pairs or steps, nothing is written.
 """
 

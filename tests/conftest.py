@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from crossdistill.cli import main
-
-TIMING = {"seconds", "images_per_second", "timing"}
-"""The fields of records and logs, at any depth, in which two equal trainings may differ."""
+from crossdistill.core.records import TIMING
 
 
 def _equal_part(value: Any) -> Any:

@@ -19,7 +19,7 @@ from crossdistill.core.records import RunRecord
 from crossdistill.core.study_file import parse_study
 from crossdistill.models._build import load_network
 from crossdistill.study.devices import own_device
-from crossdistill.study.launch import device_count, launch, refuse_other_count, with_devices
+from crossdistill.study.launch import _name_the_killed, device_count, launch, refuse_other_count, with_devices
 
 SCRIPT = Path(__file__).parent / "devices_trainings.py"
 ONE = runpy.run_path(str(SCRIPT))
@@ -145,7 +145,10 @@ def test_a_study_on_two_devices_is_stopped_goes_on_and_ends_as_on_one(
     assert command(*one) == 0
     study.write_text(STUDY.replace("training: {", "training: {devices: 2, "))  # the teacher and the warm-up keep one
     shared = ["study", "run", str(study), "--out", str(out), "--store", str(tmp_path / "store-two"), "--quiet"]
-    process = subprocess.Popen([sys.executable, "-m", "crossdistill", *shared], stderr=subprocess.PIPE, text=True, env=environment())
+    spaced = tmp_path / "a folder"  # where the processes meet
+    spaced.mkdir()
+    command_line, env = [sys.executable, "-m", "crossdistill", *shared], environment(TMPDIR=str(spaced))
+    process = subprocess.Popen(command_line, stderr=subprocess.PIPE, text=True, env=env)
     wait_for("runs/sskd-*/checkpoint/step-*", out, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
@@ -171,6 +174,18 @@ def test_the_exit_code_of_several_processes_is_that_of_the_first(capfd: pytest.C
     assert launch(["list", "methods"], 2) == 0
     assert capfd.readouterr().out.count("frequency_alignment") == 1  # the first alone prints
     assert launch(["list", "nothing"], 2) == 2
+
+
+def test_a_process_that_was_killed_is_named_since_it_could_not_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    alive, killed = processes = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    try:
+        killed.kill()
+        killed.wait()
+        _name_the_killed(processes)
+        assert capsys.readouterr().err.startswith("crossdistill: process 2 of 2 was ended by SIGKILL")
+    finally:
+        alive.kill()
+        alive.wait()
 
 
 def shared_study(text: str = STUDY) -> StudyConfig:

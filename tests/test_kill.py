@@ -138,7 +138,10 @@ def test_a_study_killed_at_ten_random_moments_ends_with_the_same_bytes(starts: S
     gentle = moments.randrange(2, N_KILLS + 1)  # one is a scheduler, which asks first; not before it is listened to
     for i, target in enumerate(targets):
         number, delay = signal.SIGTERM if i == gentle else signal.SIGKILL, moments.uniform(0, 0.3)
+        said = starts.errors.stat().st_size if starts.errors.exists() else 0
         pid = starts.start(*command(out, stores[1]))
+        if number == signal.SIGTERM:
+            wait_until(lambda said=said: starts.errors.stat().st_size > said, pid)
         wait_until(lambda target=target: progress(out, stores[1]) >= target, pid)
         if i % 2:
             wait_until(lambda: in_training(out, stores[1]), pid, seconds=2)

@@ -199,10 +199,13 @@ def doctor(as_json: Json = False) -> None:
 def _run(
     config: Any, out: Path, device: str, store: Path | None, quiet: bool, only: str | None = None, jobs: int = 1, devices: int | None = None
 ) -> None:  # fmt: skip
+    from crossdistill.core.errors import SettingError
     from crossdistill.study.launch import device_count, is_launched, launch, with_devices
 
     config = with_devices(config, devices) if devices else config
     n_devices = device_count(config)
+    if jobs > 1 and n_devices > 1:
+        raise SettingError(f"--jobs {jobs} is for trainings on one device each, and this study has `devices: {n_devices}`: leave one out")
     if n_devices > 1 and not is_launched():
         sys.exit(launch(sys.argv[1:], n_devices))
 
@@ -299,6 +302,8 @@ def main() -> None:
     try:
         with ended_like_ctrl_c():
             code = app(standalone_mode=False)  # typer answers Ctrl-C with 130
+    except KeyboardInterrupt:  # before typer was listening
+        code = 130
     except CrossdistillError as error:
         print(f"crossdistill: {error}", file=sys.stderr)
         sys.exit(2)

@@ -122,6 +122,23 @@ def test_workers_save_their_state_after_an_error_or_are_killed_in_time(tmp_path:
     assert {process.returncode for process in workers._processes} == {128 + signal.SIGTERM, -signal.SIGKILL}
 
 
+def test_a_worker_that_is_still_importing_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = tmp_path / "begun"
+    script = f"import pathlib, time\npathlib.Path({str(begun)!r}).write_text('x')\ntime.sleep(60)\n"
+    (tmp_path / "slow_to_import.py").write_text(script)
+    module = types.ModuleType("slow_to_import")
+    exec("def make():\n    return len", module.__dict__)
+    monkeypatch.setitem(sys.modules, "slow_to_import", module)
+    monkeypatch.syspath_prepend(tmp_path)
+    workers = Workers(1, module.make, on_demand=True)
+    future = workers.submit("")
+    wait_for(begun)
+    began = time.monotonic()
+    workers.end(patience_s=30)
+    assert time.monotonic() - began < 15
+    assert isinstance(future.exception(), WorkerEnded)
+
+
 def test_workers_save_their_state_when_their_parent_is_killed(tmp_path: Path) -> None:
     script = (
         "import functools, sys; from crossdistill.core.workers import Workers\n"

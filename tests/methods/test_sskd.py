@@ -17,6 +17,7 @@ from crossdistill.models._build import build_network
 from crossdistill.ops.modes import frozen
 from crossdistill.train.loop import Training
 from crossdistill.train.objective import Objective, make_objective, published_weights
+from crossdistill.train.optimizers import learning_rate
 
 CASES = ["default", "tf0.5_ss0.5", "ss1.0_T"]
 CLASSES = 4
@@ -222,6 +223,18 @@ def test_the_published_warm_up_is_a_recipe_that_a_training_takes() -> None:
     plugin = registry.get("method", "sskd")
     config = TrainingConfig(**plugin.facts["warm_up"].recipe(plugin.complete({})))
     assert (config.epochs, config.optimizer, config.learning_rate, config.momentum, config.weight_decay) == (60, "sgd", 0.05, 0.9, 5e-4)
+    after = [learning_rate(config, step, 60) for step in (0, 29, 30, 44, 45, 59)]  # a step an epoch: a tenth at 30 and at 45
+    assert after == pytest.approx([0.05, 0.05, 0.005, 0.005, 0.0005, 0.0005])
+
+
+def test_the_warm_up_takes_neither_mixing_nor_colours_nor_erasing_nor_the_schedule_from_its_teacher() -> None:
+    plugin = registry.get("method", "sskd")
+    published = plugin.facts["warm_up"].recipe(plugin.complete({}))
+    strong = {
+        "mixup": 0.4, "cutmix": 1.0, "color": "rand_augment", "random_erasing": 0.3, "label_smoothing": 0.1, "schedule": "constant",
+        "milestones": (0.1,), "warmup_epochs": 5.0, "clip_norm": 3.0, "accumulate": 2,
+    }  # fmt: skip
+    assert TrainingConfig(**{**strong, **published}) == TrainingConfig(**published)
     assert set(plugin.facts["warm_up"].settings) <= set(plugin.complete({}))
 
 

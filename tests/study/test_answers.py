@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from crossdistill.core.config import NetworkConfig
 from crossdistill.core.errors import SettingError
 from crossdistill.core.progress import Progress
 from crossdistill.core.study_file import parse_study
 from crossdistill.images._splits import load_splits
-from crossdistill.models._build import save_network
+from crossdistill.models._build import build_network, save_network
 from crossdistill.ops.modes import frozen
 from crossdistill.study import answer_plans, answers
 from crossdistill.study.answer_plans import AnswerPlan, affordable, answers_json
@@ -70,7 +71,7 @@ def rows(*methods: Any, **more: Any) -> dict[str, dict[str, Any]]:
 def test_answers_are_stored_where_the_students_that_share_them_ask_more_often_than_there_are_views() -> None:
     enough = rows()["kd"]
     assert enough["cached"]
-    assert "4 views of each image, for which the 2 students that share it ask 6 times" in enough["why"]
+    assert "4 views of each image, which is asked about 6 times by the 2 students that share the answers" in enough["why"]
     n_train = enough["live_forwards"] // 6
     assert enough["cached_forwards"] == 4 * n_train
     shorter = rows({"name": "kd", "until": 0.5})["kd"]  # taught in 2 of 3 epochs: 4 times for 4 views
@@ -160,6 +161,27 @@ def test_a_teacher_that_was_replaced_has_answers_of_its_own(at_work: Any, tmp_pa
     assert (manifest["row"], manifest["shown"]["views"]) == ("view * images + image", {"crops": 2, "flip": True})
 
 
+def test_a_checkpoint_whose_code_changed_has_other_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "their_networks.py"
+    layers = "nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n)"
+    code = f"from torch import nn\ndef net(n, size):\n    return nn.Sequential({layers})\n"
+    module.write_text(code)
+    network = frozen(build_network("python:their_networks:net", 2, (16, 16)))
+    save_network(network, tmp_path / "own.safetensors", class_names=("a", "b"))
+    chosen = study()
+    chosen = chosen.model_copy(update={"networks": {**chosen.networks, "vit": NetworkConfig(checkpoint=tmp_path / "own.safetensors")}})
+    plan, splits, found = plan_of(chosen)
+    shop = Workshop(chosen, splits, tmp_path / "out", tmp_path / "store", CPU, Lines(), np.arange(0), answers=found)
+    training = next(student for student in plan.students if student.teacher)
+    facts = answers.answer_facts(shop, training, network, tmp_path / "own.safetensors")
+    module.write_text(code + "# a comment alone changes nothing\n")
+    assert answers.answer_facts(shop, training, network, tmp_path / "own.safetensors") == facts
+    module.write_text(code.replace("AdaptiveAvgPool2d", "AdaptiveMaxPool2d"))
+    assert answers.answer_facts(shop, training, network, tmp_path / "own.safetensors") != facts
+
+
 def test_a_tap_asked_for_later_adds_its_arrays_alone(at_work: Any, tmp_path: Path) -> None:
     at_work()
     (folder,) = (tmp_path / "store" / "answers").iterdir()
@@ -182,6 +204,19 @@ def test_a_full_disk_means_live_answers_and_a_line_but_an_error_where_they_are_r
     assert "the teacher answers each batch itself: cannot write" in lines[-1]
     assert "No space left on device" in lines[-1]
     with pytest.raises(CannotStore, match="No space left on device"):
+        at_work(study(cache="required"))
+
+
+def test_answers_that_move_with_their_place_are_not_stored_and_that_is_found_out_once(
+    at_work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "moved_bits", lambda ask: 2.0**-20)
+    given, lines = at_work()
+    assert given is None
+    assert "the teacher answers each batch itself: at `threads: 1` its answers move by up to 9.5e-07" in lines[-1]
+    monkeypatch.setattr(answers, "moved_bits", lambda ask: pytest.fail("tried again"))
+    assert at_work()[0] is None
+    with pytest.raises(CannotStore, match="move by up to 9.5e-07"):
         at_work(study(cache="required"))
 
 

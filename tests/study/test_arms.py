@@ -13,7 +13,7 @@ from crossdistill.core.errors import SettingError
 from crossdistill.core.records import EpochRow, EstimateModel, ResultRow, RunRecord
 from crossdistill.core.store import read_json
 from crossdistill.core.study_file import parse_study
-from crossdistill.study.matching import nearest_epoch
+from crossdistill.study.matching import _when, nearest_epoch
 from crossdistill.study.plan import Plan, Training, make_plan
 from crossdistill.train.partners import same_class_partners
 
@@ -98,15 +98,16 @@ def test_partners_are_other_images_of_the_same_class_and_everyone_is_a_partner_o
             same_class_partners(np.array(bad), 0)
 
 
-def record(accuracies: list[float]) -> RunRecord:
+def record(accuracies: list[float], **training: Any) -> RunRecord:
     rows = [
         EpochRow(epoch=i, learning_rate=0, loss=0, terms={}, train_accuracy=None, validation_accuracy=a, seconds=1, images_per_second=1)
         for i, a in enumerate(accuracies, start=1)
     ]
     return RunRecord(
         run="r", label="l", arm="teacher", method=None, teacher=None, teacher_run=None, student="s", model="m", family="cnn",
-        readout="class", seed=0, parameters=1, training={}, history=rows,
-        estimates={"validation_accuracy": EstimateModel(value=accuracies[-1])}, timing={}, software={}, hardware={},
+        readout="class", seed=0, parameters=1, training=training, history=rows,
+        estimates={"validation_accuracy": EstimateModel(value=max(accuracies) if training else accuracies[-1])},
+        timing={}, software={}, hardware={},
     )  # fmt: skip
 
 
@@ -124,6 +125,12 @@ def record(accuracies: list[float]) -> RunRecord:
 )
 def test_the_better_teacher_steps_back_to_the_epoch_nearest_in_accuracy(mine: list[float], theirs: list[float], epoch: int | None) -> None:
     assert nearest_epoch(record(mine), record(theirs)) == epoch
+
+
+def test_after_early_stopping_the_best_epoch_is_what_was_kept_and_the_last_one_may_teach() -> None:
+    stopped, rival = record([0.5, 0.9, 0.7], early_stopping=1), record([0.68])
+    assert nearest_epoch(stopped, rival) == 3
+    assert (_when(stopped, None), _when(stopped, 3), _when(rival, None)) == ("after epoch 2, its best", "after epoch 3", "at the end")
 
 
 def test_a_study_with_every_arm_runs_and_shows_them(command: Callable[..., int], tmp_path: Path) -> None:

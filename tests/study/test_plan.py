@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
@@ -70,6 +71,37 @@ def test_a_seed_a_probe_or_a_default_written_out_changes_no_training() -> None:
     assert changed(STUDY.replace("seeds: [0, 1]", "seeds: [0, 1]\nprobes: [scramble]\nprimary: []")) == set()
     assert changed(STUDY.replace("seeds: [0, 1]", "seeds: [0, 1]\ntraining: {batch_size: 128}")) == set()
     assert {label[-6:] for label in changed(STUDY.replace("[0, 1]", "[0, 1, 2]"))} == {"seed 2"}
+
+
+@pytest.mark.parametrize("idle", ["milestones: [0.3]", "momentum: 0.8", "cache_dtype: float16"])
+def test_a_setting_changes_only_the_trainings_that_use_it(idle: str) -> None:
+    used = {"optimizer": "sgd", "schedule": "step"} if "cache" not in idle else {}
+    before = STUDY.replace("{model: small/resnet8}", f"{{model: small/resnet8, training: {json.dumps(used)}}}")
+    after = keys(plan(before + f"training: {{{idle}}}"))
+    touched = {label for label, key in keys(plan(before)).items() if key != after[label]}
+    cnn, taught = "independent: cnn, seed 0" in touched, "kd: vit -> cnn, seed 0" in touched
+    assert (cnn, taught) == (bool(used), True)
+    assert not {"teacher: vit, seed 0", "independent: vit, seed 0"} & touched
+
+
+def test_precision_auto_is_what_the_device_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    warmed = STUDY.replace("methods: [kd, {name: kd, label: warm, temperature: 8}]", "methods: [sskd]")
+    automatic = {}
+    for here in ("fp32", "bf16"):
+        monkeypatch.setattr("crossdistill.study.keys.resolved_precision", lambda asked, _, here=here: here if asked == "auto" else asked)
+        automatic[here] = plan(warmed)
+        told = plan(warmed + f"training: {{precision: {here}}}")
+        assert keys(told) == keys(automatic[here])
+        assert [task.key for task in told.warm_ups] == [task.key for task in automatic[here].warm_ups]
+    assert automatic["fp32"].warm_ups[0].key != automatic["bf16"].warm_ups[0].key
+
+
+def test_the_warm_up_of_a_finished_checkpoint_says_its_precision(tmp_path: Path) -> None:
+    (tmp_path / "own.safetensors").write_bytes(b"weights")
+    text = STUDY.replace("{model: small/vit, width: 16, depth: 1, heads: 2}", f"{{checkpoint: {tmp_path}/own.safetensors}}")
+    text = text.replace("  - {teacher: cnn, student: vit, methods: [kd]}\n", "").replace("methods: [kd, {", "methods: [sskd, {")
+    made = {here: plan(text + f"training: {{precision: {here}}}").warm_ups[0].key for here in ("fp32", "bf16")}
+    assert made["fp32"] != made["bf16"]
 
 
 def test_other_images_change_every_training(tmp_path: Path, monkeypatch) -> None:

@@ -1,5 +1,6 @@
 """The weights of finished networks: a file in another's place is refused, whether it teaches, is observed, or taught after an epoch."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,16 @@ import pytest
 import torch
 
 from crossdistill.core.config import StudyConfig, TrainingConfig
-from crossdistill.core.errors import SettingError, StudyError
+from crossdistill.core.errors import SettingError, StudyError, WeightsError
 from crossdistill.core.progress import Progress
 from crossdistill.core.records import RunRecord
-from crossdistill.core.store import file_sha256
+from crossdistill.core.store import file_sha256, locked
 from crossdistill.core.study_file import read_study
 from crossdistill.core.types import ImageSet, Splits
 from crossdistill.models._build import build_network, save_network
 from crossdistill.study import tasks
 from crossdistill.study.networks import load_trained
+from crossdistill.study.objectives import warmed
 from crossdistill.study.plan import Training, make_plan
 from crossdistill.study.workshop import Workshop
 
@@ -102,6 +104,67 @@ def test_a_checkpoint_that_is_replaced_gives_new_teachers_and_students_and_the_s
     assert back == first  # what was trained with the first file is still there to be used
     assert {label for label in first if first[label] == replaced[label]} == {"independent: cnn, seed 0", "independent: cnn, seed 1"}
     assert len(first) == 5
+
+
+def test_a_checkpoint_swapped_after_the_plan_is_refused(tiny: Path, tmp_path: Path, shop: Workshop) -> None:
+    path = tmp_path / "own.safetensors"
+    tiny.write_text(tiny.read_text().replace("{model: small/vit, width: 16, depth: 1, heads: 2}", f"{{checkpoint: {path}}}"))
+    write_weights(path, 0)
+    own, shop = path.read_bytes(), replace(shop, config=read_study(tiny))
+    (teacher,) = make_plan(shop.config, "images", torch.device("cpu")).teachers
+    write_weights(path, 1)
+    with pytest.raises(WeightsError, match=r"own.safetensors was replaced while the study ran: put the file back, or start"):
+        tasks.train(shop, teacher)
+    path.write_bytes(own)
+    assert tasks.train(shop, teacher).run == teacher.run
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_the_checkpoint_that_a_kill_left_beside_a_finished_record_goes(shop: Workshop, finished: Training, busy: bool) -> None:
+    left = shop.folder(finished) / "checkpoint" / "step-000000003"
+    left.mkdir(parents=True)
+    with locked(shop.folder(finished), "busy") if busy else nullcontext():  # by a study that wants the weights of its epochs too
+        tasks.train(shop, finished)
+    assert left.exists() == busy
+
+
+DAMAGE = {
+    "half a module": lambda folder: cut_short(folder / "module.safetensors"),
+    "a flipped bit in the module": lambda folder: flip(folder / "module.safetensors"),
+    "half a record": lambda folder: cut_short(folder / "record.json"),
+    "no record": lambda folder: (folder / "record.json").unlink(),
+}
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_damaged_warm_up_says_what_to_delete(tiny: Path, shop: Workshop, finished: Training) -> None:
+    (warm_up,) = make_plan(warmed_study(tiny), "images", torch.device("cpu")).warm_ups
+    teacher, folder = load_trained(shop, finished), shop.folder(warm_up)
+    whole = warmed(shop, warm_up, teacher).state_dict()
+    for damage in DAMAGE.values():
+        kept = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        damage(folder)
+        with pytest.raises(StudyError, match=r"module.safetensors is damaged or not what warm-up of .* left .*Delete .* to train it again"):
+            warmed(shop, warm_up, teacher)
+        for path, content in kept.items():
+            path.write_bytes(content)
+    again = warmed(shop, warm_up, teacher).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    assert not (folder / "checkpoint").exists()
+
+
+def warmed_study(tiny: Path) -> StudyConfig:
+    tiny.write_text(tiny.read_text().replace("methods: [kd]", "methods: [{name: sskd, warm_up_epochs: 1}]"))
+    return read_study(tiny)
 
 
 def stopped(*arguments: Any) -> None:

@@ -17,7 +17,7 @@ from crossdistill.core.types import Activations, Batch, FeatureMap, ImageSet
 from crossdistill.models._build import build_network
 from crossdistill.ops.modes import frozen
 from crossdistill.train.batches import resident
-from crossdistill.train.cache import Asker, CachedTeacher, CheckedTeacher, make_whole, same_bits
+from crossdistill.train.cache import Asker, CachedTeacher, CheckedTeacher, make_whole, moved_bits, same_bits
 from crossdistill.train.loop import Training
 from crossdistill.train.objective import Objective, make_objective, plugin_views, published_weights
 from crossdistill.train.partners import same_class_partners
@@ -167,6 +167,22 @@ def test_an_answer_does_not_depend_on_how_many_images_are_shown_with_its_own(net
     for n in (1, 2, 3, 5, 7, 8, 9, 11, 13, 31):
         few = named_arrays(live.answer(images[-n:]))
         assert all(same_bits(value, whole[name][-n:]) for name, value in few.items()), n
+
+
+def test_answers_that_move_with_their_place_in_a_batch_are_found(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = asker(bench.train, frozen(vit(99)), ("pooled",), TrainingConfig(**RECIPE))
+    assert moved_bits(ask, 4) is None
+    answer = LiveTeacher.answer
+
+    def uneven(self: LiveTeacher, images: torch.Tensor) -> Activations:
+        found = answer(self, images)
+        assert found.pooled is not None
+        moved = torch.zeros(len(images), 1)
+        moved[-1] = 2.0**-20  # as at the border between two threads
+        return replace(found, pooled=found.pooled + moved)
+
+    monkeypatch.setattr(LiveTeacher, "answer", uneven)
+    assert moved_bits(ask, 4) == pytest.approx(2.0**-20, rel=0.5)
 
 
 def test_prefix_tokens_may_be_absent() -> None:

@@ -289,15 +289,15 @@ def test_where_both_checkpoints_are_damaged_it_says_what_to_delete(bench: Any, f
         bench.training().run()
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize(("module", "call"), [(os, "fsync"), (os, "replace"), (checkpoints, "_sync")])
 def test_a_full_disk_while_a_checkpoint_is_written_leaves_the_older_one(
-    bench: Any, result: Any, monkeypatch: pytest.MonkeyPatch, call: str
+    bench: Any, result: Any, monkeypatch: pytest.MonkeyPatch, module: Any, call: str
 ) -> None:
     whole = bench.training(folder="whole")
     whole.run()
     full = bench.training(folder="full", checkpoint_every="2 steps")
     with monkeypatch.context() as patch:
-        do = getattr(os, call)
+        do = getattr(module, call)
 
         def full_at_the_fifth_step(*arguments: Any) -> Any:
             if full.clock.step == 5:
@@ -305,7 +305,7 @@ def test_a_full_disk_while_a_checkpoint_is_written_leaves_the_older_one(
             return do(*arguments)
 
         full.due.every = 1
-        patch.setattr(os, call, full_at_the_fifth_step)
+        patch.setattr(module, call, full_at_the_fifth_step)
         with pytest.raises(StudyError, match="cannot write .*No space left on device. Free some space .* goes on from there"):
             full.run()
     assert sorted(path.name for path in (full.folder / "checkpoint").iterdir()) == ["step-000000003", "step-000000004"]
@@ -320,6 +320,46 @@ def test_what_a_killed_writer_left_is_cleared_away(bench: Any) -> None:
     (left / "tensors.safetensors").write_bytes(b"half")
     bench.training().run()
     assert not left.exists()
+
+
+def test_a_kill_between_any_two_file_operations_leaves_a_whole_checkpoint(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a step that is saved once more, as after a stop during validation."""
+
+    def saved(folder: Path, word: str) -> None:
+        checkpoints.save_checkpoint(folder, 3, {"value": torch.ones(2)}, {"word": word})
+
+    for n_done in itertools.count():
+        folder, left = tmp_path / str(n_done), [n_done]
+        saved(folder, "first")
+        with monkeypatch.context() as patch:
+
+            def counted(do: Any, left: list[int] = left) -> Any:
+                def call(*arguments: Any, **options: Any) -> Any:
+                    if not left[0]:
+                        raise Killed  # and again at each later one, as nothing is tidied up
+                    left[0] -= 1
+                    return do(*arguments, **options)
+
+                return call
+
+            for module, name in ((os, "replace"), (os, "fsync"), (os, "unlink"), (checkpoints.shutil, "rmtree")):
+                patch.setattr(module, name, counted(getattr(module, name)))
+            try:
+                saved(folder, "second")
+            except Killed:
+                pass
+            else:
+                break
+        found = checkpoints.load_checkpoint(folder)
+        assert found is not None
+        assert found.state["word"] in ("first", "second")
+        assert found.skipped == ()
+        saved(folder, "third")
+        assert checkpoints.load_checkpoint(folder).state["word"] == "third"
+        assert [path.name for path in folder.iterdir()] == ["step-000000003"]
+    assert n_done > 5
 
 
 def of_another_teacher(bench: Any) -> Any:
@@ -353,6 +393,11 @@ def test_a_checkpoint_of_another_training_is_refused_with_what_differs(bench: An
     bench.training(teacher=bench.teacher()).run()
     with pytest.raises(StudyError, match=rf"run/checkpoint belongs to another training .*another {what}\. Delete .*/run/checkpoint"):
         ANOTHER[what](bench).run()
+
+
+def test_a_teacher_until_the_end_is_one_without_until(bench: Any) -> None:
+    killed(bench.training(Objective(until=1.0), checkpoint_every="1 step"), 3)
+    assert len(bench.training(Objective()).run()) == 2
 
 
 def test_a_checkpoint_of_another_version_of_the_loop_is_refused(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
 """The loop itself: exact resume, interruptions, losses that are not finite, determinism."""
 
+import gc
 import json
 import os
 import signal
+import weakref
 from typing import Any
 
 import pytest
@@ -12,8 +14,7 @@ from crossdistill.core.errors import DivergedError, SettingError, StudyError
 from crossdistill.core.types import Activations, Batch
 from crossdistill.ops.losses import cross_entropy
 from crossdistill.train.batches import smoothed_targets
-from crossdistill.train.loop import refuse_class_mismatch
-from crossdistill.train.objective import Objective
+from crossdistill.train.objective import Objective, refuse_class_mismatch
 
 
 def call_at_step(training: Any, number: int, action: Any) -> None:
@@ -98,6 +99,18 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_s
 def test_only_the_last_two_checkpoints_are_kept(bench: Any) -> None:
     bench.training(epochs=4).run()
     assert sorted(path.name for path in (bench.folder / "run" / "checkpoint").iterdir()) == ["step-000000009", "step-000000012"]
+
+
+def test_a_finished_training_is_gone_from_memory_without_the_collector(bench: Any) -> None:
+    gc.disable()
+    try:
+        training = bench.training(Objective(), teacher=bench.teacher(), ema=0.5)
+        training.run()
+        parts = [weakref.ref(training), weakref.ref(training.network), weakref.ref(training.optimizers["optimizer"])]
+        del training
+        assert [part() for part in parts] == [None, None, None]
+    finally:
+        gc.enable()
 
 
 def test_the_log_has_a_line_for_each_epoch(bench: Any) -> None:

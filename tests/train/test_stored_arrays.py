@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,6 +155,29 @@ def test_a_shard_that_is_held_is_left_to_its_holder_and_filled_when_that_one_die
         assert not again
     with arrays.claimed(1) as mine:
         assert mine
+
+
+def test_damage_that_is_found_while_another_array_of_the_shard_is_filled_is_not_forgotten(tmp_path: Path) -> None:
+    first, later = stored(tmp_path, ("logits",)), stored(tmp_path)
+    first.reserve()
+    first.fill_missing(row_numbers)
+    later.reserve()
+    with open(first.folder / "logits.npy", "r+b") as file:
+        file.seek(-3, os.SEEK_END)
+        file.write(b"\xff")
+    finder = threading.Thread(target=first.damaged)
+
+    def looked_at(rows: range) -> Iterator[dict[str, np.ndarray]]:
+        finder.start()
+        finder.join(0.3)  # in which it finds the damage, and waits until it may write that down
+        yield from row_numbers(rows)
+
+    with later.claimed(4):
+        later.fill(4, looked_at(later.rows(4)))
+    finder.join()
+    assert first.missing() == [4]
+    later.fill_missing(row_numbers)
+    assert is_right(later)
 
 
 def test_too_little_space_is_refused_with_the_bytes_before_anything_is_written(tmp_path: Path) -> None:

@@ -161,7 +161,8 @@ class TrainingConfig(Frozen):
 
     def identity(self) -> dict[str, Any]:
         """What of the recipe can change a result, where it differs from the default, as plain JSON: the part of keys and records."""
-        return self.model_dump(mode="json", exclude_defaults=True, exclude=EXECUTION)
+        idle = {name for name in type(self).model_fields if not self.uses(name)}
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=EXECUTION | idle)
 
 
 EXECUTION = {"cache", "checkpoint_every"}

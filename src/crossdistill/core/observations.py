@@ -1,11 +1,14 @@
 """Observations on disk: one `.npz` for each network and test set, every level and draw inside; torch-free."""
 
 import io
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from crossdistill.core.errors import StudyError
 from crossdistill.core.store import write_atomically
 from crossdistill.core.types import Observations
 
@@ -25,13 +28,16 @@ def save_observations(path: Path, answers: Mapping[LevelDraw, Observations]) -> 
 
 
 def load_observations(path: Path) -> dict[LevelDraw, Observations]:
-    """What `save_observations` wrote."""
+    """What `save_observations` wrote. Raises StudyError where the file is damaged."""
     found: dict[LevelDraw, dict[str, np.ndarray]] = {}
-    with np.load(path, allow_pickle=False) as arrays:
-        for name in arrays.files:
-            level, draw, field = name.split("|", 2)
-            found.setdefault((level, int(draw)), {})[field] = arrays[name]
-    return {place: _observations(fields) for place, fields in found.items()}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                level, draw, field = name.split("|", 2)
+                found.setdefault((level, int(draw)), {})[field] = arrays[name]
+        return {place: _observations(fields) for place, fields in found.items()}
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, AttributeError, NotImplementedError, zlib.error) as error:
+        raise StudyError(f"{path} is damaged ({error}). Delete it, and the same command makes it again.") from error
 
 
 def _observations(fields: Mapping[str, np.ndarray]) -> Observations:

@@ -18,7 +18,7 @@ class Progress:
     def line(self, text: str) -> None:
         """Print one line."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(f"{text}\n", end="", file=sys.stderr, flush=True)  # in one piece: other processes may write to the same terminal
 
     @contextlib.contextmanager
     def bar(self, description: str, total: int) -> Iterator[Advance]:
@@ -37,11 +37,11 @@ class Progress:
 
 
 class Stopwatch:
-    """Seconds since it was made, from a clock that never runs backwards."""
+    """Seconds since it was made, never negative: the clock should not run backwards, and it has been seen to."""
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        return time.perf_counter() - self.start
+        return max(0.0, time.perf_counter() - self.start)

@@ -15,6 +15,9 @@ from crossdistill.core.types import Estimate
 
 FORMAT = 1
 
+TIMING = frozenset({"seconds", "images_per_second", "timing"})
+"""The fields of records and logs, at any depth, in which two equal trainings may differ."""
+
 Verdict = Literal["inherited", "moved_away", "equivalent", "unresolved", "nothing_to_inherit", "method_did_not_act", "not_measurable"]
 
 GateStatus = Literal["", "passed", "failed", "not run"]
@@ -121,7 +124,7 @@ class EpochRow(Row):
 
 
 class RunRecord(Row):
-    """`record.json` of one trained network, teacher or student. Fields under `timing` alone may differ between two equal runs."""
+    """`record.json` of one trained network, teacher or student. Between two equal runs on one machine only `TIMING` differs."""
 
     format: int = FORMAT
     run: str  # folder name under runs/
@@ -148,7 +151,7 @@ class RunRecord(Row):
     estimates: dict[str, EstimateModel]  # validation_accuracy, train_accuracy, mean_confidence
     notes: list[str] = Field(default_factory=list)
     plugins: dict[str, str] = Field(default_factory=dict)  # "method/kd" -> source hash
-    timing: dict[str, float]  # seconds, seconds_per_epoch, images_per_second
+    timing: dict[str, float]  # seconds, seconds_per_epoch, images_per_second, teacher_cached (share of the answers)
     software: dict[str, str]
     hardware: dict[str, str]
 

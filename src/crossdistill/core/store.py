@@ -52,7 +52,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             write(file)
@@ -64,11 +64,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(aside)
         if isinstance(error, OSError):
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
         raise
 
 
-def _cannot_write(path: Path, error: OSError) -> StudyError:
+def cannot_write(path: Path, error: OSError) -> StudyError:
+    """What to raise where the system refuses to write."""
     return StudyError(
         f"cannot write {path}: {error.strerror or error}. "
         "Free some space or choose a folder that can be written; what was finished is kept, and the same command goes on from there."
@@ -89,7 +90,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file; raises StudyError where its bytes are not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # of the JSON, or of bytes that are no text
         raise StudyError(f"{path} is damaged ({error}). Delete it, and the same command makes it again.") from error
 
 
@@ -140,7 +141,7 @@ def _lock_file(folder: Path) -> BinaryIO:
         except FileNotFoundError:  # deleted between the two calls
             continue
         except OSError as error:
-            raise _cannot_write(folder, error) from error
+            raise cannot_write(folder, error) from error
 
 
 def _stands_at(file: BinaryIO, folder: Path) -> bool:

@@ -136,7 +136,7 @@ class Needs:
 
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
-    cacheable: bool = True
+    cacheable: bool = True  # False: what the teacher is shown is drawn anew; that views depend on their keys is found by trial, if often
     refusal: str | None = None  # one sentence: why this method makes no sense for this pair
 
 

@@ -195,6 +195,7 @@ def serve() -> None:
     inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a job prints must not come between the answers
     busy = threading.Event()
+    busy.set()  # at first with importing what the function needs
     threading.Thread(target=_watch, args=(inbox.fileno(), busy), daemon=True).start()
     try:
         _answer(inbox, outbox, busy)

@@ -175,7 +175,7 @@ def _coins(like: Tensor) -> Tensor:
     # Eight coins from one random byte: on a CPU drawing a float for each costs as much as the projections.
     an_image = like[0].numel()
     draw = lambda rows: torch.randint(256, (rows, -(-an_image // 8), 1), dtype=torch.uint8, device=like.device)  # noqa: E731
-    bits = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8, device=like.device)
+    bits = 1 << torch.arange(8, dtype=torch.uint8, device=like.device)
     return (drawn_rows(draw, len(like)) & bits).bool().flatten(1)[:, :an_image].view_as(like)
 
 

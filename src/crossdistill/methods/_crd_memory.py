@@ -105,7 +105,7 @@ class CRDMemory(nn.Module):
         with torch.no_grad():
             scores = candidate_scores(anchor, bank, candidates).div_(self.temperature)
             largest = torch.finfo(scores.dtype).max  # where a tiny temperature overflows, a finite z keeps the loss finite
-            estimate = averaged((len(bank) * scores.exp().mean()).clamp(max=largest))
+            estimate = averaged(len(bank) * scores.exp().mean()).clamp(max=largest)
             z_now = torch.where(z > 0, z.to(scores.dtype), estimate)  # no `if`: it would wait for the device
             if self.training:
                 z.copy_(z_now)

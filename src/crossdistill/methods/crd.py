@@ -90,7 +90,7 @@ class OtherClasses(nn.Module):
         draw = uniform_integers(keys, count, 1 << 31)
         place = draw.mul_((len(self.by_class) - size)[:, None]).bitwise_right_shift_(31)
         place += (place >= start[:, None]) * size[:, None]
-        return self.by_class[place]
+        return self.by_class.take(place)  # half the time of an index
 
 
 class BankContrast(nn.Module):

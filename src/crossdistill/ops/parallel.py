@@ -255,6 +255,13 @@ def has_batch_norm(*modules: nn.Module | None) -> bool:
     return any(isinstance(layer, _BatchNorm) and any(p.requires_grad for p in layer.parameters()) for layer in layers)
 
 
+def batch_norm_statistics(network: nn.Module, device: torch.device) -> str | None:
+    """Over which images trained BatchNorm layers take their statistics where ranks share a batch, in words; None without either."""
+    if world().size == 1 or not has_batch_norm(network):
+        return None
+    return "synchronised" if device.type == "cuda" else "each device's own"
+
+
 def synchronise_batch_norm(module: nn.Module, device: torch.device) -> None:
     """Let the BatchNorm layers inside `module` take their statistics over all ranks, on a GPU; torch has no such layer for a CPU.
 

@@ -113,7 +113,9 @@ def _facts(training: Training, networks: Mapping[str, Network], splits: Splits) 
 
 
 def refused(recipe: TrainingConfig, method: str, needs: Needs, views: Views | None, images: ImageSet) -> str | None:
-    """Why a teacher's answers cannot be stored, in words; None where they can."""
+    """Why a teacher's answers cannot or shall not be stored, in words; None where they can."""
+    if recipe.cache == "off":
+        return "`cache: off`"
     if recipe.views == "free":
         return "`views: free` draws each view afresh, so that no answer serves twice"
     for mixing in ("mixup", "cutmix"):
@@ -170,14 +172,11 @@ def _group_plans(members: list[_Taught], networks: Mapping[str, Network], n_imag
 
 def _decision(taught: _Taught, asked: int, students: int) -> tuple[bool, str]:
     """Whether the answers are to be stored, and why, in words."""
-    mode = taught.training.recipe.cache
     if taught.refusal:
         return False, taught.refusal
-    if mode == "off":
-        return False, "`cache: off`"
-    who = f"the {students} students that share it ask" if students > 1 else "its one student asks"
-    views = f"{taught.views} view{'s' if taught.views != 1 else ''} of each image, for which {who} {asked} times in all"
-    if mode == "required":
+    who = f"the {students} students that share the answers" if students > 1 else "the one student that reads the answers"
+    views = f"{taught.views} view{'s' if taught.views != 1 else ''} of each image, which is asked about {asked} times by {who}"
+    if taught.training.recipe.cache == "required":
         return True, f"`cache: required`; {views}"
     assert taught.views is not None
     return (True, views) if taught.views < asked else (False, f"{views}: storing the answers would not pay")

@@ -5,7 +5,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from crossdistill.core import registry
 from crossdistill.core.config import StudyConfig, TrainingConfig
 from crossdistill.core.errors import CrossdistillError, SettingError
 from crossdistill.core.progress import Progress
-from crossdistill.core.store import digest, file_sha256, write_json
+from crossdistill.core.store import digest, file_sha256, read_json, write_json
 from crossdistill.core.types import ImageSet
 from crossdistill.core.workers import CannotWork, Workers
 from crossdistill.models._build import load_network
@@ -24,12 +24,13 @@ from crossdistill.ops.modes import frozen
 from crossdistill.ops.network import Network
 from crossdistill.ops.taps import ATTENTION
 from crossdistill.study.answer_plans import FREE_SHARE, free_bytes, has_own_views, scheme, teacher_rows, too_large
+from crossdistill.study.keys import model_source
 from crossdistill.study.networks import placed
 from crossdistill.study.plan import Training
 from crossdistill.study.workshop import Workshop
 from crossdistill.train.augment import Augmentation
 from crossdistill.train.batches import resident
-from crossdistill.train.cache import Asker, CachedTeacher, CheckedTeacher, make_whole
+from crossdistill.train.cache import Asker, CachedTeacher, CheckedTeacher, make_whole, moved_bits
 from crossdistill.train.loop import ENGINE
 from crossdistill.train.objective import plugin_views
 from crossdistill.train.precision import autocast, resolved_precision
@@ -39,7 +40,7 @@ from crossdistill.train.teacher import LiveTeacher
 FORMAT = 1
 MOST_BUILDERS = 8
 SHARD_ROWS = 4096
-LIBRARIES = ("torch", "torchvision", "timm")  # whose code a teacher's answers depend on
+LIBRARIES = ("torch", "torchvision", "timm", "transformers")  # whose code a teacher's answers depend on
 
 Taps = tuple[str, ...]
 
@@ -55,7 +56,7 @@ def answers_of(shop: Workshop, training: Training, teacher: Network | None, taps
         return None
     if mode == "required" and not plan.possible:
         raise SettingError(f"{training.label}: `cache: required` cannot be had: {plan.why}")
-    if mode == "off" or not plan.possible:
+    if not plan.possible:
         return _live(shop, training, plan.why)
     try:
         store = _Store.of(shop, training, teacher, epoch)
@@ -123,6 +124,7 @@ class _Store:
         if not (self.folder / "manifest.json").exists():
             with contextlib.suppress(CrossdistillError):  # in a read-only store: what is there may be whole
                 write_json(self.folder / "manifest.json", {"format": FORMAT, "row": "view * images + image", **self.facts})
+        self._refuse_moved_bits(taps)
         arrays = self.arrays(taps)
         make_whole(arrays, self.asker(taps), shop.progress, self.description, beside=self._helpers(arrays, taps))
         cached = CachedTeacher(self.arrays(own).opened(), len(shop.splits.train), shop.device)
@@ -130,6 +132,22 @@ class _Store:
         shop.progress.line(f"  {training.label}: the teacher's answers are read from {self.folder}")
         required = training.recipe.cache == "required"
         return CheckedTeacher(live, cached, required=required, progress=shop.progress, description=training.label)
+
+    def _refuse_moved_bits(self, taps: Taps) -> None:
+        """Raises CannotStore where answers move with their place in a batch; tried once, so that a resumed training decides alike."""
+        ask = self.asker(taps)
+        tried = self.folder / f"places-{digest([sorted(taps), ask.batch_size])}.json"
+        if tried.exists():
+            apart = read_json(tried)["apart"]
+        else:
+            apart = moved_bits(ask)
+            with contextlib.suppress(CrossdistillError):  # in a read-only store it is tried each time
+                write_json(tried, {"format": FORMAT, "taps": sorted(taps), "batch_size": ask.batch_size, "apart": apart})
+        if apart is not None:
+            raise CannotStore(
+                f"at `threads: {self.training.recipe.threads}` its answers move by up to {apart:.2g} with their place in a batch, and "
+                "stored ones would not be the live ones; `threads: 1` mends that"
+            )
 
     @contextlib.contextmanager
     def _helpers(self, arrays: StoredArrays, taps: Taps) -> Iterator[None]:
@@ -194,7 +212,8 @@ def answer_facts(shop: Workshop, training: Training, teacher: Network, weights: 
     return {
         "engine": ENGINE,
         "teacher": {
-            "weights": file_sha256(weights), "key": training.teacher.key, "model": teacher.model_name, "settings": str(teacher.settings),
+            "weights": file_sha256(weights), "key": training.teacher.key, "model": teacher.model_name,
+            "source": model_source(teacher.model_name), "settings": str(teacher.settings),
             "input_size": list(teacher.input_size), "readout": teacher.readout,
         },
         "images": {"count": len(images), "content": digest([images.provenance.get("key"), images.ids.tolist()])},
@@ -206,9 +225,17 @@ def answer_facts(shop: Workshop, training: Training, teacher: Network, weights: 
         "batch": None if device.type == "cpu" else rows * _micro_batch(recipe, len(images)),
         "machine": {
             "device": device.type, "name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(), **{name: version(name) for name in LIBRARIES},
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(), **_versions(),
         },
     }  # fmt: skip
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):  # transformers is an extra
+            found[name] = version(name)
+    return found
 
 
 def _micro_batch(recipe: TrainingConfig, n_images: int) -> int:

@@ -195,7 +195,7 @@ def show_cost(cost: dict[str, Any]) -> None:
         table.add_row(Text(row["label"]), f"{row['image_visits']:,}", "done" if row["done"] else _duration(row["seconds"]))
     console = Console()
     console.print(table)
-    for row in cost["answers"]:
+    for row in _said_alike(cost["answers"]):
         console.print(Text(_answers_in_words(row)))
     seen = cost["observation"]
     console.print(
@@ -211,6 +211,26 @@ def show_cost(cost: dict[str, Any]) -> None:
             console.print(Text(f"  {_ceilings_in_words([row for row in ceilings if row['probe'] == probe])}"))
     total = sum(row["seconds"] for row in cost["trainings"]) + seen["seconds"]
     console.print(f"in all about {_duration(total)} on this machine's CPU, estimated from passes of {TRIAL_IMAGES} images a network")
+
+
+def _said_alike(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for all arms of a pair of which the same is to be said, their costs summed.
+
+    >>> row = {"cached": True, "why": "it pays", "n_bytes": 1, "live_forwards": 2, "cached_forwards": 1, "live_seconds": 2.0}
+    >>> rows = [{**row, "arm": f"{method}: vit -> cnn", "seconds_saved": 1.0} for method in ("kd", "crd")]
+    >>> [(row["arm"], row["live_forwards"]) for row in _said_alike(rows)]
+    [('kd, crd: vit -> cnn', 4)]
+    """
+    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        pair = row["arm"].partition(": ")[2]
+        alike.setdefault((pair, row["cached"], row["why"], row["n_bytes"]), []).append(row)
+    costs = ("live_forwards", "cached_forwards", "live_seconds", "seconds_saved")
+    return [
+        {**same[0], "arm": f"{', '.join(row['arm'].partition(': ')[0] for row in same)}: {pair}"}
+        | {name: sum(row[name] for row in same) for name in costs}
+        for (pair, *_), same in alike.items()
+    ]
 
 
 def _answers_in_words(row: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 import torch
 
 from crossdistill.core.errors import SettingError
+from crossdistill.train.precision import settle_kernels
 
 PACKAGES = ("crossdistill", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-image", "pillow")
 
@@ -33,9 +34,16 @@ def _processor() -> str:
 
 
 def chosen_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a CUDA device where there is one. Raises SettingError where it cannot be had."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device of that name, its kernels settled; "auto" takes a CUDA device where there is one.
+
+    Raises SettingError where it cannot be had.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else _usable(name)
+    settle_kernels(device)
+    return device
+
+
+def _usable(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

@@ -30,8 +30,7 @@ from crossdistill.study.tables import write_tables
 from crossdistill.study.trainings import run_trainings
 from crossdistill.study.workshop import Workshop
 from crossdistill.train.freezing import frozen_names, frozen_refusal
-from crossdistill.train.loop import refuse_class_mismatch
-from crossdistill.train.objective import method_weights, plugin_needs, published_weights
+from crossdistill.train.objective import method_weights, plugin_needs, published_weights, refuse_class_mismatch
 from crossdistill.train.partners import same_class_partners
 
 

@@ -78,7 +78,7 @@ def without_masks(config: StudyConfig, splits: Splits) -> dict[str, str]:
 
 
 def _ceiling(config: StudyConfig, keys: KeyMaker, student: str, probe_set: ProbeSet, level: str | None) -> Training:
-    recipe = config.recipe(student)
+    recipe = keys.recipe(student)
     plugin = get("probe", probe_set.name)
     levels = [dict(probe_set.levels[number]) for number in _level_numbers(probe_set, level)]
     probed = [VERSION, plugin.name, plugin.identity, levels, probe_set.manifest.get("supplies", {})]

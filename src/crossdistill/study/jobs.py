@@ -11,13 +11,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from crossdistill.core.errors import CrossdistillError, SettingError, StudyError
+from crossdistill.core.errors import CrossdistillError, StudyError
 from crossdistill.core.progress import Progress
 from crossdistill.core.records import RunRecord
 from crossdistill.core.workers import WorkerEnded, Workers
 from crossdistill.study.plan import Plan, Training
 from crossdistill.study.tasks import nothing_left, observe_run, train
 from crossdistill.study.workshop import Workshop
+from crossdistill.train.memory import free_garbage
+from crossdistill.train.precision import settle_kernels
 from crossdistill.train.signals import stop_requests
 
 PATIENCE_S = 10.0  # in which a worker may finish its step and save its state
@@ -53,14 +55,12 @@ CarryOut = Callable[[Schedule], None]
 def carrying_out(shop: Workshop, plan: Plan, images: str, jobs: int) -> Iterator[CarryOut]:
     """Carries out schedules of this study with `jobs` trainings at once; `images` is the fingerprint of what all of them read.
 
-    Worker processes start when they are first needed. Raises SettingError for trainings that need several devices each.
+    Worker processes start when they are first needed.
     """
     if jobs == 1:
         yield partial(one_after_the_other, shop)
         return
     recipes = [training.recipe for training in (*plan.trainings, *plan.ceilings)]
-    if any(recipe.devices > 1 for recipe in recipes):
-        raise SettingError(f"--jobs {jobs} is for trainings on one device each, and this study has `devices` above 1: leave --jobs out")
     threads, cores = max(recipe.threads for recipe in recipes), os.cpu_count() or 1
     if shop.device.type == "cpu" and (warning := too_many(jobs, threads, cores)):
         shop.progress.line(warning)
@@ -87,7 +87,7 @@ def one_after_the_other(shop: Workshop, schedule: Schedule) -> None:
         if not error:
             if not shop.finished(training):
                 shop.progress.line(schedule.announced(training))
-            error = _failure(partial(train_and_observe, shop, training))
+            error = attempted(shop, training)
         schedule.settle(training, error)
         if error:
             shop.progress.line(f"  failed: {error}")
@@ -109,7 +109,7 @@ def side_by_side(shop: Workshop, workers: Workers, jobs: int, schedule: Schedule
         while True:
             while len(running) < jobs and (training := schedule.next()) is not None:
                 if (error := schedule.refusal(training)) or nothing_left(shop, training):
-                    error = error or _failure(partial(train_and_observe, shop, training))
+                    error = error or attempted(shop, training)
                     _settle(shop, schedule, training, error)
                 else:
                     shop.progress.line(schedule.announced(training))
@@ -128,6 +128,7 @@ def side_by_side(shop: Workshop, workers: Workers, jobs: int, schedule: Schedule
                         tried_again.add(training.label)
                         start(training)
             if stop.is_set():
+                shop.progress.line("stopping: what is being trained is saved after its step; another Ctrl-C stops at once")
                 raise KeyboardInterrupt
 
 
@@ -137,14 +138,22 @@ def train_and_observe(shop: Workshop, training: Training) -> None:
     observe_run(shop, training)
 
 
+def attempted(shop: Workshop, training: Training) -> CrossdistillError | None:
+    """Train and observe; gives what went wrong, where that fails this training alone, and keeps nothing else of it in memory."""
+    error = _failure(partial(train_and_observe, shop, training))
+    if error:
+        free_garbage()
+    return error
+
+
 def _failure(call: Callable[[], object]) -> CrossdistillError | None:
-    """What a call raised, where that fails its training alone."""
+    """What a call raised, where that fails its training alone: its words only, since its traceback holds networks and images."""
     try:
         call()
     except StudyError:
         raise
     except CrossdistillError as error:
-        return error
+        return CrossdistillError(str(error))
     return None
 
 
@@ -157,7 +166,10 @@ def _given_up(ended: WorkerEnded) -> CrossdistillError:
 
 def _settle(shop: Workshop, schedule: Schedule, training: Training, error: CrossdistillError | None) -> None:
     done = schedule.settle(training, error)
-    outcome = f"failed: {training.label}: {error}" if error else f"done: {training.label}: {_result(shop, training)}"
+    if error:
+        outcome = f"failed: {error}" if str(error).startswith(training.label) else f"failed: {training.label}: {error}"
+    else:
+        outcome = f"done: {training.label}: {_result(shop, training)}"
     shop.progress.line(f"[{done}] {outcome}")
 
 
@@ -187,6 +199,7 @@ def open_study(shop: Workshop, images: str) -> Callable[[Training], None]:
     """
     from crossdistill.study.execute import fingerprint, study_splits  # which imports this module
 
+    settle_kernels(shop.device)
     opened = replace(shop, splits=study_splits(shop.config, Progress(quiet=True)))
     if fingerprint(opened.splits) != images:
         raise StudyError("the images changed while the study ran: start the same command again, which takes them as they are then")
@@ -194,6 +207,7 @@ def open_study(shop: Workshop, images: str) -> Callable[[Training], None]:
     def work(training: Training) -> None:
         if isinstance(shop.progress, LabelledProgress):
             shop.progress.label = training.label
-        train_and_observe(opened, training)
+        if error := attempted(opened, training):
+            raise error
 
     return work

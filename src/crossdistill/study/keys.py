@@ -29,25 +29,30 @@ class KeyMaker:
     images: str
     device: torch.device
 
+    def recipe(self, network: str, *, teacher: bool = False, taught: bool = False) -> TrainingConfig:
+        """The recipe of one network, with the precision as this device resolves it, and nothing on answers where nobody teaches it."""
+        recipe = self.config.recipe(network, teacher=teacher)
+        idle = {} if taught else {"cache_dtype": "float32"}
+        return recipe.model_copy(update={"precision": resolved_precision(recipe.precision, self.device), **idle})
+
     def key(
         self, arm: str, network: str, seed: int, recipe: TrainingConfig, *, method: MethodConfig | None = None,
-        control: str | None = None, reads: Mapping[str, str | None] = {}, probe: Any = None,
+        control: str | None = None, reads: Mapping[str, str | None] = {}, probe: Any = None, checkpoint: str | None = None,
     ) -> str:  # fmt: skip
         """The key of one training. `reads` are keys of what it reads: its teacher, its rival, its warm-up.
 
-        `probe` says in plain JSON on what probed images it is trained, where it is not on the clean ones.
+        `probe` says in plain JSON on what probed images it is trained, where it is not on the clean ones; `checkpoint` is the
+        SHA-256 of the file that takes a training's place.
         """
         chosen = self.config.networks[network]
-        trained = chosen.checkpoint is None
         parts = {
             "engine": ENGINE,
             "images": self.images,
             "role": arm if arm in NOT_METHODS else "student",
             "network": [network, chosen.model_dump(mode="json", exclude_defaults=True, exclude={"training", "checkpoint"})],
-            "checkpoint": _file_hash(chosen.checkpoint) if chosen.checkpoint else None,
-            "network_source": _model_source(chosen.model),
-            "recipe": recipe.identity() if trained else None,
-            "precision": resolved_precision(recipe.precision, self.device) if trained else None,
+            "checkpoint": checkpoint,
+            "network_source": model_source(chosen.model),
+            "recipe": None if checkpoint else recipe.identity(),
             "seeds": [self.config.seed, seed],
             "method": _method_key(method, control) if method else None,
             "control": control,
@@ -66,13 +71,16 @@ def _method_key(method: MethodConfig, control: str | None) -> list[Any]:
     return [plugin.name, plugin.identity, plugin.chosen(method.settings), weighed]
 
 
-def _file_hash(path: Path) -> str:
+def checkpoint_hash(path: Path | None) -> str | None:
+    """The SHA-256 of a finished checkpoint's file, None where there is none to be; raises WeightsError for a file that is missing."""
+    if path is None:
+        return None
     if not path.is_file():
         raise WeightsError(f"there is no file {path}: `checkpoint` names the .safetensors file of a trained network")
     return file_sha256(path)
 
 
-def _model_source(model: str | None) -> int | str | None:
+def model_source(model: str | None) -> int | str | None:
     """What may change about a model behind its name: the source's version, or for the user's own code its syntax tree."""
     if model is None:
         return None

@@ -14,7 +14,7 @@ from typing import Any
 from crossdistill.core.config import StudyConfig
 from crossdistill.core.errors import SettingError
 
-RENDEZVOUS = "CROSSDISTILL_RENDEZVOUS"  # where the processes that `launch` starts meet: a file, so that no port can be taken
+RENDEZVOUS = "CROSSDISTILL_RENDEZVOUS"  # where the processes that `launch` starts meet: a file, so that no port can be taken; not quoted
 LIFELINE = "CROSSDISTILL_LIFELINE"  # a pipe that breaks when the process that started them ends, however it ends
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 LAST_WORDS = 15.0  # seconds that a process has to end by itself once another has, or once it was told to
@@ -71,7 +71,7 @@ def launch(arguments: Sequence[str], n_processes: int) -> int:
     with tempfile.TemporaryDirectory(prefix="crossdistill-") as folder, _lifeline() as line:
         common = {
             **os.environ, "WORLD_SIZE": str(n_processes), "LOCAL_WORLD_SIZE": str(n_processes), LIFELINE: str(line),
-            RENDEZVOUS: (Path(folder) / "rendezvous").as_uri(), "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", LOOPBACK),
+            RENDEZVOUS: f"file://{Path(folder, 'rendezvous')}", "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", LOOPBACK),
         }  # fmt: skip
         processes = [
             # In a session of its own: Ctrl-C on a terminal would reach it twice, and the second request stops without saving.
@@ -83,6 +83,7 @@ def launch(arguments: Sequence[str], n_processes: int) -> int:
         ]  # fmt: skip
         with _forwarded(processes):
             _wait_for_an_end(processes)
+            _name_the_killed(processes)
             for last in (signal.SIGTERM, signal.SIGKILL):
                 if _all_ended(processes, within=LAST_WORDS):
                     break
@@ -95,6 +96,14 @@ def _wait_for_an_end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Until the first process has ended, or another with an error."""
     while processes[0].poll() is None and not any(process.poll() for process in processes):
         time.sleep(0.05)
+
+
+def _name_the_killed(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """A line on standard error for each process that a signal ended: it could not say so itself."""
+    for number, process in enumerate(processes, start=1):
+        if (code := process.poll() or 0) < 0:
+            why = f"process {number} of {len(processes)} was ended by {signal.Signals(-code).name}, perhaps because the memory was full"
+            print(f"crossdistill: {why}; the others stop, and what was saved is kept", file=sys.stderr)
 
 
 def _all_ended(processes: Sequence[subprocess.Popen[bytes]], *, within: float) -> bool:

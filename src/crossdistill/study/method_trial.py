@@ -23,6 +23,7 @@ from crossdistill.ops.modes import frozen
 from crossdistill.ops.network import Network
 from crossdistill.train.loop import Training
 from crossdistill.train.objective import Objective, make_objective, published_weights
+from crossdistill.train.teacher import LiveTeacher
 
 PAIRS = {"ViT -> CNN": ("small/vit", "small/resnet20"), "CNN -> ViT": ("small/resnet20", "small/vit")}  # teacher, student
 N_IMAGES, SIDE, N_CLASSES = 50_000, 32, 10  # CIFAR-10's
@@ -85,7 +86,6 @@ def try_method(plugin: Plugin, pair: str) -> Trial:
             made = _make(plugin, pair)
         except SettingError as error:
             return Trial(pair, refusal=str(error))
-        made.teacher.register_forward_hook(lambda network, images, seen: Watched(cast(Activations, seen), made.read))
         step, floor = _one_step(made), _floor(pair)
     objective, module, warm_up = made.objective, made.objective.module or nn.Module(), plugin.facts["warm_up"]
     return Trial(
@@ -136,7 +136,8 @@ def _one_step(made: Made) -> Step:
     recipe = TrainingConfig(epochs=1, batch_size=BATCH, precision="fp32")
     images = _images()
     training = Training(made.student, images, images, recipe, who=("trial",), folder=Path(), objective=made.objective, teacher=made.teacher)
-    rows = torch.arange(BATCH)
+    answers, rows = LiveTeacher(made.teacher, made.objective.needs.teacher_taps), torch.arange(BATCH)
+    training.answers = lambda batch: cast(Activations, Watched(answers(batch), made.read))
     batch = training.batch(rows, 0)
     # Attention as plain matrix products: which fused kernel there is, and whether torch can count it, depends on the machine.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

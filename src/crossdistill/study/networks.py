@@ -18,6 +18,7 @@ from crossdistill.models._build import build_network, load_network, saved_descri
 from crossdistill.observe import observe
 from crossdistill.ops.modes import frozen
 from crossdistill.ops.network import Network
+from crossdistill.study.keys import checkpoint_hash
 from crossdistill.study.plan import Training
 from crossdistill.study.workshop import Workshop
 
@@ -75,6 +76,15 @@ def _refuse_other_weights(training: Training, path: Path, folder: Path, epoch: i
         raise StudyError(
             f"{path} is not the file that {training.label} left, as its record tells: it was replaced or damaged. "
             f"Put the file back, or delete {folder} to train it again."
+        )
+
+
+def refuse_swapped_checkpoint(training: Training, chosen: NetworkConfig) -> None:
+    """Raise WeightsError where the file of a finished network is another than that which the study was planned, and keyed, with."""
+    if checkpoint_hash(chosen.checkpoint) != training.checkpoint:
+        raise WeightsError(
+            f"{chosen.checkpoint} was replaced while the study ran: put the file back, or start the same command again, which takes it as "
+            "it is then"
         )
 
 

@@ -1,25 +1,35 @@
 """What a student is trained on: the objective of its method or of a control, with the module that the method warmed up."""
 
-import shutil
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
 from crossdistill.core import registry
+from crossdistill.core.errors import StudyError
 from crossdistill.core.seeds import torch_seed
-from crossdistill.core.store import locked, read_json, write_atomically, write_json
+from crossdistill.core.store import file_sha256, locked, read_json, write_atomically, write_json
 from crossdistill.core.types import Needs, WarmUp
 from crossdistill.ops.modes import frozen
 from crossdistill.ops.network import Network
 from crossdistill.study.plan import Training, WarmUpTask, warm_up_of
 from crossdistill.study.workshop import Workshop
+from crossdistill.train.checkpoint import clear_checkpoints
 from crossdistill.train.loop import Training as Trainer
-from crossdistill.train.loop import refuse_class_mismatch
-from crossdistill.train.objective import Objective, make_objective, method_weights, plugin_views, published_weights, trainable
+from crossdistill.train.objective import (
+    Objective,
+    make_objective,
+    method_weights,
+    plugin_views,
+    published_weights,
+    refuse_class_mismatch,
+    trainable,
+)
 from crossdistill.train.partners import same_class_partners
 
 
@@ -78,9 +88,15 @@ def warmed(shop: Workshop, task: WarmUpTask, teacher: Network) -> nn.Module:
             if not path.exists():
                 shop.progress.line(f"  {task.label}")
                 _warm(shop, task, module, teacher, warm_up, who)
-    copy = shop.out / "warm_ups" / task.run / "record.json"  # the study folder tells what was done, whatever becomes of the store
-    write_json(copy, read_json(folder / "record.json"))
-    module.load_state_dict(load_file(path, device=str(shop.device)))
+    clear_checkpoints(folder)
+    try:
+        record = read_json(folder / "record.json")
+        if record["weights"] != file_sha256(path):
+            raise ValueError("its record tells of other contents")
+        module.load_state_dict(load_file(path, device=str(shop.device)))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, StudyError) as error:
+        raise StudyError(f"{path} is damaged or not what {task.label} left ({error}). Delete {folder} to train it again.") from error
+    write_json(shop.out / "warm_ups" / task.run / "record.json", record)  # the study tells what was done, whatever becomes of the store
     return frozen(module)
 
 
@@ -93,7 +109,10 @@ def _warm(shop: Workshop, task: WarmUpTask, module: nn.Module, teacher: Network,
     )  # fmt: skip
     history = trainer.run()
     tensors: Mapping[str, torch.Tensor] = {name: value.cpu().contiguous() for name, value in module.state_dict().items()}
-    record = {"format": 1, "label": task.label, "settings": dict(task.settings), "history": [row.model_dump() for row in history]}
+    content = save(dict(tensors))
+    record = {
+        "format": 1, "label": task.label, "settings": dict(task.settings), "weights": hashlib.sha256(content).hexdigest(),
+        "history": [row.model_dump() for row in history],
+    }  # fmt: skip
     write_json(folder / "record.json", record)
-    write_atomically(folder / "module.safetensors", lambda file: file.write(save(dict(tensors))))  # last: it says that all is there
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    write_atomically(folder / "module.safetensors", lambda file: file.write(content))  # last: it says that all is there

@@ -15,15 +15,15 @@ from crossdistill.core.errors import SettingError
 from crossdistill.core.store import digest
 from crossdistill.core.types import UNLABELLED, Splits, WarmUp
 from crossdistill.probes._build import ProbeSet
-from crossdistill.study.keys import KeyMaker
+from crossdistill.study.keys import KeyMaker, checkpoint_hash
 from crossdistill.train.loop import ENGINE
 from crossdistill.train.objective import plugin_views
 
 MATCHING = (
-    "Run by run, teacher and control teacher are compared in validation accuracy. Within 3 points both teach with their last weights; "
+    "Run by run, teacher and control teacher are compared in validation accuracy. Within 3 points both teach with what they ended with; "
     "farther apart, the better one teaches with the epoch whose validation accuracy is nearest to the other's. The students of the arm "
     "matched_teacher, taught by the teacher, are to be compared with those of control_teacher; the method's own students always learn "
-    "from the teacher's last weights."
+    "from the weights that the teacher ended with."
 )
 
 
@@ -47,6 +47,7 @@ class Training:
     own: "Training | None" = None  # of a control: the method's own student of that seed
     probe: str | None = None  # of a ceiling: the probe on whose images it is trained
     level: str | None = None  # of a ceiling: the one level at which; None: at all of them
+    checkpoint: str | None = None  # of a finished network: the SHA-256 of its file when the study was planned
 
     @property
     def run(self) -> str:
@@ -218,12 +219,13 @@ class _Planner:
         self, arm: str, network: str, seed: int, method: MethodConfig | None = None, control: str | None = None,
         teacher: Training | None = None, rival: Training | None = None,
     ) -> Training:  # fmt: skip
-        recipe = self.config.recipe(network, teacher=arm == "teacher")
+        recipe = self.keys.recipe(network, teacher=arm == "teacher", taught=teacher is not None)
         warm_up = warm_up_of(method, teacher)
         read = {"teacher": teacher, "rival": rival, "warm_up": warm_up}
         reads = {name: task.key for name, task in read.items() if task}
-        key = self.keys.key(arm, network, seed, recipe, method=method, control=control, reads=reads)
-        return Training(arm, network, seed, recipe, key, method, control, teacher, rival)
+        checkpoint = checkpoint_hash(self.config.networks[network].checkpoint)
+        key = self.keys.key(arm, network, seed, recipe, method=method, control=control, reads=reads, checkpoint=checkpoint)
+        return Training(arm, network, seed, recipe, key, method, control, teacher, rival, checkpoint=checkpoint)
 
 
 def plan_json(

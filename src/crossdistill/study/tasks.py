@@ -24,14 +24,15 @@ from crossdistill.study.devices import alike, prepared, shared
 from crossdistill.study.environment import hardware, software
 from crossdistill.study.gates import training_images
 from crossdistill.study.matching import run_name, teaching_epoch
-from crossdistill.study.networks import build, load_trained, spread
+from crossdistill.study.networks import build, load_trained, refuse_swapped_checkpoint, spread
 from crossdistill.study.objectives import objective_of, partners_of
 from crossdistill.study.plan import Training
 from crossdistill.study.probes import observe_probe
 from crossdistill.study.tables import predictions_file, write_predictions
 from crossdistill.study.workshop import Workshop
+from crossdistill.train.checkpoint import clear_checkpoints
 from crossdistill.train.loop import Training as Trainer
-from crossdistill.train.memory import enough_memory, free_garbage
+from crossdistill.train.memory import enough_memory
 from crossdistill.train.optimizers import settled
 from crossdistill.train.precision import resolved_precision
 
@@ -48,10 +49,9 @@ def train(shop: Workshop, training: Training) -> RunRecord:
     if not shop.finished(training):
         with locked(folder, f"another process is training {training.label} in {folder}", waiting=shop.progress.line):
             if not shop.finished(training):
-                free_garbage()
                 with enough_memory(lambda: f"{training.label}: {TOO_LARGE}"):
                     _train(shop, training, folder)
-            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    clear_checkpoints(folder)
     record = RunRecord.load(folder)
     if training.arm == "teacher":  # the study folder keeps what the page reads; the weights stay in the store
         for name in ("log.jsonl", "record.json"):
@@ -69,7 +69,7 @@ def copy_file(source: Path, target: Path) -> None:
 def _train(shop: Workshop, training: Training, folder: Path) -> None:
     epoch, notes = teaching_epoch(shop, training)
     same = training.own if training.control == "matched_teacher" and epoch is None else None
-    if same is not None and shop.finished(same):  # the teacher's last weights are the match: it is the method's own student
+    if same is not None and shop.finished(same):  # the teacher's own weights are the match: it is the method's own student
         for name in ("log.jsonl", "network.safetensors"):
             copy_file(shop.folder(same) / name, folder / name)
         own = {"run": training.run, "label": training.label, "arm": training.arm, "control": training.control}
@@ -95,7 +95,9 @@ def _trained(shop: Workshop, training: Training, folder: Path, epoch: int | None
         if trainer.teacher is not None:
             served = {"teacher_cached": getattr(trainer.answers, "cached_share", 0.0)}
     else:
+        torch.set_num_threads(training.recipe.threads)  # whatever this process did before
         network = build(shop, training)
+        refuse_swapped_checkpoint(training, shop.config.networks[training.network])
     save_network(network, folder / "network.safetensors", class_names=names, extra={"run": training.run})
     taught = {"teacher_epoch": epoch, "teacher_run": run_name(training.teacher, epoch) if training.teacher else None,
               "weights": file_sha256(folder / "network.safetensors"), **told}  # fmt: skip
@@ -119,12 +121,12 @@ def trained(shop: Workshop, training: Training, epoch: int | None) -> Trainer:
         extra = {"run": training.run, "epoch": epochs_done}
         save_network(kept, shop.weights(training, epochs_done), class_names=images.class_names, extra=extra)
 
-    trainer = Trainer(
-        network, images, validation, recipe, who=(shop.config.seed, training.role, training.seed), folder=folder, objective=objective,
-        teacher=teacher, answers=answers, device=shop.device, partners=partners,
-        after_epoch=keep if training.key in shop.keeps_epochs else None, progress=shop.progress, description=training.label,
-    )  # fmt: skip
     with alike(), enough_memory(lambda: f"{training.label}: {TOO_LARGE}"):
+        trainer = Trainer(
+            network, images, validation, recipe, who=(shop.config.seed, training.role, training.seed), folder=folder, objective=objective,
+            teacher=teacher, answers=answers, device=shop.device, partners=partners,
+            after_epoch=keep if training.key in shop.keeps_epochs else None, progress=shop.progress, description=training.label,
+        )  # fmt: skip
         trainer.run()
     return trainer
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from crossdistill.core.errors import StudyError
 from crossdistill.core.progress import Progress
+from crossdistill.core.seeds import permutation
 from crossdistill.core.types import Activations, Batch, Views
 from crossdistill.ops.random import image_keys
 from crossdistill.train.augment import Augmentation
@@ -68,6 +69,24 @@ class Asker:
             count = min(self.batch_size, rows.stop - start)
             asked = start + torch.arange(self.batch_size, device=self.images.device) % count
             yield {name: _numpy(value)[:count] for name, value in self(asked).items()}
+
+
+def moved_bits(ask: Asker, n_batches: int = 16) -> float | None:
+    """How far answers move with their place in a batch, None where not by a bit: a sample is asked in two orders.
+
+    BLAS may multiply the rows at the border between two threads by other kernels. Such answers cannot stand in for live ones.
+    """
+    count = n_batches * ask.batch_size
+    rows = torch.from_numpy(permutation(ask.n_rows, "sample of rows"))[:count].to(ask.images.device)
+    order = torch.from_numpy(permutation(len(rows), "another order")).to(rows.device)
+    pairs = zip(rows.split(ask.batch_size), rows[order].split(ask.batch_size), strict=True)
+    found = [(ask(first), ask(second)) for first, second in pairs]
+    apart = None
+    for name in found[0][0]:
+        straight, shuffled = (torch.cat([answers[side][name] for answers in found]) for side in (0, 1))
+        if not same_bits(straight[order], shuffled):
+            apart = max(apart or 0.0, float((straight[order] - shuffled).abs().max()))
+    return apart
 
 
 def _numpy(value: Tensor) -> np.ndarray:

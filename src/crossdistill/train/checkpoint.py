@@ -1,5 +1,6 @@
 """Checkpoints that are whole or absent: tensors as safetensors, the rest as JSON, loaded without pickle; the last two are kept."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from crossdistill.core.errors import StudyError
-from crossdistill.core.store import digest, file_sha256, write_atomically, write_json
+from crossdistill.core.store import cannot_write, digest, file_sha256, locked, write_atomically, write_json
 
 KEPT = 2
 TENSORS, STATE = "tensors.safetensors", "state.json"
@@ -57,24 +58,39 @@ class Checkpoint:
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write `folder/step-N`, aside, synced and renamed, then delete all but the last two.
 
-    Raises StudyError where it cannot be written; what was there before stays.
+    One of that very step, as a stop during validation leaves it, stays until the new one stands. Raises StudyError where it cannot be
+    written; what was there before stays.
     """
     final, aside = folder / f"step-{step:09d}", folder / f".aside-{os.getpid()}"
+    before = folder / f"{final.name}-before"
     for left in folder.glob(".aside-*"):  # by a process that was killed while it wrote: the folder has one writer
         shutil.rmtree(left, ignore_errors=True)
+    if final.exists():  # a kill came when both stood there
+        _take_away(before, aside)
     content = save(_apart(tensors))
     described = {**state, "step": step, "sha256": hashlib.sha256(content).hexdigest()}
     try:
         write_atomically(aside / TENSORS, lambda file: file.write(content))
         write_json(aside / STATE, {**described, "checksum": digest(described)})
         _sync(aside)
-        shutil.rmtree(final, ignore_errors=True)
+        if final.exists():
+            os.replace(final, before)
         os.replace(aside, final)
         _sync(folder)
+        _take_away(before, aside)
+    except OSError as error:
+        raise cannot_write(final, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     for old in _steps(folder)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _take_away(path: Path, aside: Path) -> None:
+    """Delete a checkpoint, if it is there; out of sight first, so that none is read that is half deleted."""
+    if path.exists():
+        os.replace(path, aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -120,6 +136,13 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
 
 def _steps(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []
+
+
+def clear_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a finished training in `folder`, also those that a kill kept there, unless a process is at it."""
+    if (folder / "checkpoint").exists():
+        with contextlib.suppress(StudyError), locked(folder, "another process is at it"):
+            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
 
 
 def pack_optimizer(name: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

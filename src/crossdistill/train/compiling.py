@@ -27,7 +27,9 @@ class CompiledStudent:
         self.network, self.tell = network, tell
         self.works: dict[tuple[Any, ...], bool] = {}
         # Else inductor may time kernels that sum in different orders, and take the fastest.
-        options: dict[str, Any] | None = {"deterministic": True} if backend == "inductor" and torch.are_deterministic_algorithms_enabled() else None
+        options: dict[str, Any] | None = (
+            {"deterministic": True} if backend == "inductor" and torch.are_deterministic_algorithms_enabled() else None
+        )
         self.compiled = torch.compile(network, dynamic=False, backend=backend, options=options)
 
     def __call__(self, images: Tensor, taps: tuple[str, ...] = ()) -> Activations:

@@ -8,8 +8,8 @@ rank 0 writes what is kept.
 import json
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
-from functools import cached_property
+from contextlib import suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from crossdistill.core.config import TrainingConfig
-from crossdistill.core.errors import DivergedError, SettingError, StudyError
+from crossdistill.core.errors import StudyError
 from crossdistill.core.progress import Progress, Stopwatch
 from crossdistill.core.records import EpochRow
 from crossdistill.core.seeds import Part, torch_seed
@@ -30,8 +30,8 @@ from crossdistill.ops.network import Network
 from crossdistill.ops.parallel import (
     agreed,
     average_gradients,
+    batch_norm_statistics,
     from_first,
-    has_batch_norm,
     refuse_other_world,
     refuse_uneven,
     synchronise_batch_norm,
@@ -43,7 +43,7 @@ from crossdistill.train.compiling import CompiledStudent
 from crossdistill.train.early_stopping import BestWeights
 from crossdistill.train.freezing import freeze
 from crossdistill.train.memory import batch_advice, enough_memory
-from crossdistill.train.objective import Objective, labels_only, trainable
+from crossdistill.train.objective import Objective, trainable
 from crossdistill.train.optimizers import averaged, learning_rate, make_optimizer, settled
 from crossdistill.train.precision import autocast, resolved_precision, settle_kernels
 from crossdistill.train.signals import StopRequest, stop_requests
@@ -52,6 +52,8 @@ from crossdistill.train.sums import EpochSums
 from crossdistill.train.teacher import LiveTeacher
 
 ENGINE = 3  # part of every training's key: raise it when a change of the loop or its parts changes bytes
+BROKEN_OFF = -1.0  # in place of a validation accuracy
+LABELS_ONLY = Objective()
 CHECK_EVERY = 50  # steps between looks at a GPU's losses: each look waits for the device
 
 
@@ -79,6 +81,7 @@ class Training:
         for module in modules:
             synchronise_batch_norm(module, self.device)
         self.frozen = freeze(network, recipe)
+        self.batch_norm = batch_norm_statistics(network, self.device)
         self.average = averaged(network, recipe.ema)
         self.best = BestWeights(recipe.early_stopping)
         self.after_epoch = after_epoch
@@ -88,7 +91,8 @@ class Training:
         self.student: Callable[..., Activations] = CompiledStudent(network, tell=self._tell) if recipe.compile else network
         self.train_set, self.validation = train, validation
         self.batches = Batches(
-            train, recipe, who=who, device=self.device, views=self.objective.views, partners=partners, autocast=self.autocast
+            train, recipe, who=who, device=self.device, views=self.objective.views, partners=partners,
+            autocast=partial(autocast, self.precision, self.device),  # and not our own: that would keep us until the collector comes
         )  # fmt: skip
         self.batch_size = min(recipe.batch_size, len(train))
         refuse_other_world(recipe.devices)
@@ -138,13 +142,6 @@ class Training:
     def evaluated_weights(self) -> str:
         """Which weights a finished training leaves, in words."""
         return self.best.words(self.history, averaged=self.average is not None)
-
-    @property
-    def batch_norm(self) -> str | None:
-        """Over which images BatchNorm layers take their statistics where devices share a batch, in words; None without either."""
-        if self.recipe.devices == 1 or not has_batch_norm(self.network):
-            return None
-        return "synchronised" if self.device.type == "cuda" else "each device's own"
 
     def _epoch(self, stop_requested: StopRequest) -> None:
         """Train an epoch and finish it: a whole one, or what was left of it when its training was stopped."""
@@ -216,28 +213,20 @@ class Training:
         """Add a micro-batch's gradients. Dropout differs between ranks; what the objective draws is drawn by all ranks alike."""
         here = (world().rank,) if world().rank else ()
         torch.manual_seed(torch_seed(*self.who, "forward", self.clock.step, micro, *here))
-        if not self.objective.teaches(self.clock):
-            return self._learn_from_labels(batch, share)
+        objective = self.objective if self.objective.teaches(self.clock) else LABELS_ONLY
         with self.autocast():
-            teacher = self.answers(batch) if self.answers else None
-            student = self.student(batch.images, taps=self.objective.needs.student_taps)
+            teacher = self.answers(batch) if self.answers and objective is self.objective else None
+            student = self.student(batch.images, taps=objective.needs.student_taps)
         torch.manual_seed(torch_seed(*self.who, "objective", self.clock.step, micro))
-        terms = self.objective.function(batch, student, teacher)
-        loss = self.objective.weighted(terms, self.clock)
+        terms = objective.function(batch, student, teacher)
+        loss = objective.weighted(terms, self.clock)
         (share * loss).backward(inputs=self.main)
-        if self.objective.adversary:
-            adversarial = self.objective.adversary(batch, student, teacher)
+        if objective.adversary:
+            adversarial = objective.adversary(batch, student, teacher)
             (share * torch.stack(list(adversarial.values())).sum()).backward(inputs=self.adversarial)
             terms = {**terms, **adversarial}
             loss = loss + sum(adversarial.values())  # only to be watched: a broken adversary breaks the run as well
         self.sums.note(batch, student, {"loss": loss, **terms}, share)
-
-    def _learn_from_labels(self, batch: Batch, share: float) -> None:
-        with self.autocast():
-            student = self.student(batch.images)
-        terms = labels_only(batch, student, None)
-        (share * terms["ce"]).backward(inputs=self.main)
-        self.sums.note(batch, student, {"loss": terms["ce"], **terms}, share)
 
     def _tell(self, sentence: str) -> None:
         """What a reader of the run and of its record should know."""
@@ -245,28 +234,18 @@ class Training:
         self.network.notes.append(sentence)
 
     def _refuse_bad_loss(self) -> None:
-        step = self.sums.bad_step()
-        if step >= 0:
-            checkpoint = self.folder / "checkpoint"
-            kept = f"The last good state is kept in {checkpoint}. " if checkpoint.exists() else ""
-            raise DivergedError(
-                f"{self.description}: the loss or its gradient was not finite at step {step} "
-                f"(epoch {step // self.steps_per_epoch + 1}). {kept}"
-                "Lower `learning_rate`, set `clip_norm`, or use `precision: fp32`."
-            )
+        self.sums.refuse_bad(self.description, self.steps_per_epoch, self.folder / "checkpoint")
 
     def _finish_epoch(self, epoch: int, stop_requested: StopRequest) -> None:
         self._refuse_bad_loss()
         validation_accuracy = self._validation_accuracy(stop_requested)
-        totals = self.sums.totals()
-        right, labelled = totals.pop("right"), totals.pop("labelled")
-        means = {name: value / self.steps_per_epoch for name, value in totals.items()}
+        means, train_accuracy = self.sums.means(self.steps_per_epoch)
         row = EpochRow(
             epoch=epoch + 1,
             learning_rate=learning_rate(self.recipe, self.clock.step - 1, self.clock.steps),
             loss=means.pop("loss"),
             terms=means,
-            train_accuracy=right / labelled if labelled else None,
+            train_accuracy=train_accuracy,
             validation_accuracy=validation_accuracy,
             seconds=self.seconds,
             images_per_second=self._images_per_second(self.steps_per_epoch),
@@ -290,27 +269,19 @@ class Training:
     def _validation_accuracy(self, stop_requested: StopRequest) -> float:
         """Of rank 0's network: buffers such as BatchNorm's statistics may differ between ranks.
 
-        It is broken off where a stop is requested, since it may take long, unless other ranks wait for it; the state is saved.
+        It is broken off where a stop is requested of rank 0, since it may take long; the state is saved.
         """
-        if world().rank:
-            return from_first(0.0)
-        try:
-            with stop_requested.at_once() if world().size == 1 else nullcontext():
+        accuracy = BROKEN_OFF
+        if world().rank == 0:
+            with suppress(KeyboardInterrupt), stop_requested.at_once():
                 answers = observe(self.kept, self.validation, device=self.device, split="validation")
-        except KeyboardInterrupt:
+                accuracy = float((answers.decisions == answers.labels)[answers.labels >= 0].mean())
+        if (accuracy := from_first(accuracy)) == BROKEN_OFF:
             self._save()
-            raise
-        return from_first(float((answers.decisions == answers.labels)[answers.labels >= 0].mean()))
+            raise KeyboardInterrupt
+        return accuracy
 
     def _save(self) -> None:
         self.due.reset(self.clock.step)
         if world().rank == 0:
             save_state(self)
-
-
-def refuse_class_mismatch(student: Network, teacher: Network) -> None:
-    """Raise SettingError where teacher and student do not tell the same number of classes apart."""
-    if student.n_classes != teacher.n_classes:
-        raise SettingError(
-            f"the teacher was trained on {teacher.n_classes} classes, the student has {student.n_classes}: pick one image source for both"
-        )

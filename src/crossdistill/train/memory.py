@@ -38,7 +38,7 @@ def batch_advice(recipe: TrainingConfig, batch_size: int, size: tuple[int, int])
 
 
 def free_garbage() -> None:
-    """Give back what finished and failed tasks held: trainings refer to themselves, and only the collector ends that."""
+    """Give back what a failed task held and the collector has not yet found. A second's work: a finished task leaves nothing to it."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

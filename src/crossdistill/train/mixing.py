@@ -1,7 +1,8 @@
 """Two images in one: mixup (Zhang et al., ICLR 2018) and CutMix (Yun et al., ICCV 2019), each row with the one before it in the batch.
 
-A row stays for the most part its own image, so that its label and its row in a method's memory stay its own. Beta distributions
-with two equal parameters are symmetric: that a share and its counterpart change places changes only the roles.
+A row stays for the most part its own image, so that its label and its row in a method's memory stay its own: of a share and its
+counterpart the larger one is the own image's. For mixup only the roles change places, since a Beta distribution with two equal
+parameters is symmetric; for CutMix boxes of more than half of the image do not occur.
 """
 
 from dataclasses import dataclass

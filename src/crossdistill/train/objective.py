@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from crossdistill.core.errors import SettingError, nearest
 from crossdistill.core.types import Activations, Batch, Clock, Needs, Views
 from crossdistill.ops.losses import cross_entropy
+from crossdistill.ops.network import Network
 
 Terms = dict[str, Tensor]
 ROOT_TERM = "ce"
@@ -159,6 +160,14 @@ def published_weights(plugin: Any, settings: Mapping[str, Any]) -> Mapping[str, 
     """The published weights of a method's terms under these settings."""
     weights = plugin.facts["weights"]
     return weights if isinstance(weights, Mapping) else weights(plugin.complete(settings))
+
+
+def refuse_class_mismatch(student: Network, teacher: Network) -> None:
+    """Raise SettingError where teacher and student do not tell the same number of classes apart."""
+    if student.n_classes != teacher.n_classes:
+        raise SettingError(
+            f"the teacher was trained on {teacher.n_classes} classes, the student has {student.n_classes}: pick one image source for both"
+        )
 
 
 def trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:

@@ -75,6 +75,7 @@ def identity(training: "Training") -> dict[str, Any]:
 
     objective, network = training.objective, training.network
     state = {} if objective.module is None else objective.module.state_dict()
+    until = None if objective.until == 1 else objective.until  # to the end, as without it: so say keys too
     fixed = [(name, value) for name, value in network.named_parameters() if not value.requires_grad]
     return {
         "version of the training loop": ENGINE,
@@ -82,7 +83,7 @@ def identity(training: "Training") -> dict[str, Any]:
         "recipe": {**training.recipe.identity(), "precision": training.precision},
         "images": [len(training.train_set), *training.train_set.size, _bytes_hash(training.batches.labels)],
         "network": [network.model_name, _shapes(network.state_dict()), _weights_hash(fixed) if fixed else None],
-        "objective": [objective.weights and dict(objective.weights), objective.ramp_epochs, objective.until, _shapes(state)],
+        "objective": [objective.weights and dict(objective.weights), objective.ramp_epochs, until, _shapes(state)],
         "teacher": _weights_hash(training.teacher.state_dict().items()) if training.teacher is not None else None,
     }
 

@@ -144,14 +144,14 @@ class StoredArrays:
             write_json(self._marker(shard), {**there, **{name: found.hexdigest() for name, found in sums.items()}})
 
     @contextlib.contextmanager
-    def claimed(self, shard: int) -> Iterator[bool]:
-        """Hold a shard while it is filled; False where another process holds it."""
+    def claimed(self, shard: int, *, wait: bool = False) -> Iterator[bool]:
+        """Hold a shard while it or its checksums are written; False where another process holds it and is not waited for."""
         with self._writing():
             self._marker(shard).parent.mkdir(parents=True, exist_ok=True)
             (lock := self._marker(shard).with_suffix(".lock")).touch()
         with open(lock, "ab") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
             else:
@@ -165,8 +165,9 @@ class StoredArrays:
             wrong = {name for name in self.specs if name in checksums and self._sha256(name, shard, advance) != checksums[name]}
             if wrong:
                 found.append(shard)
-                with self._writing():
-                    write_json(self._marker(shard), {name: value for name, value in checksums.items() if name not in wrong})
+                # Held: who is filling another array of this shard would write the wrong checksum back beside its own.
+                with self.claimed(shard, wait=True), self._writing():
+                    write_json(self._marker(shard), {name: value for name, value in self._checksums(shard).items() if name not in wrong})
         return found
 
     def opened(self) -> dict[str, np.ndarray]:
