@@ -27,9 +27,10 @@ from crossdistill.core.seeds import torch_seed
 from crossdistill.core.types import Splits
 from crossdistill.images._splits import load_splits, parse_source
 from crossdistill.models._build import build_network
+from crossdistill.observe import observe
 from crossdistill.ops.modes import frozen
 from crossdistill.ops.network import Network
-from crossdistill.study.networks import placed
+from crossdistill.study.networks import placed, spread
 from crossdistill.train.loop import Training
 from crossdistill.train.objective import Objective, make_objective, published_weights
 from protocol import save_result
@@ -52,11 +53,13 @@ def trained(
         objective = make_objective(kd, {}, published_weights(kd, {}), **made)
     with tempfile.TemporaryDirectory() as folder:
         training = Training(
-            network, splits.train, splits.validation, TrainingConfig(**RECIPE, **recipe), who=who, folder=Path(folder), objective=objective,
-            teacher=teacher, progress=progress, description=f"{model}{' with kd' if teacher else ''}, {recipe['views']}, {who[1:]}",
+            network, splits.train, spread(splits.validation, 100), TrainingConfig(**RECIPE, **recipe), who=who, folder=Path(folder),
+            objective=objective, teacher=teacher, progress=progress,
+            description=f"{model}{' with kd' if teacher else ''}, {recipe['views']}, {who[1:]}",
         )  # fmt: skip
-        history = training.run()
-    return network, history[-1].validation_accuracy
+        training.run()
+    answers = observe(network, splits.validation, split="validation")
+    return network, float((answers.decisions == answers.labels).mean())
 
 
 def compared(crops: Sequence[float], free: Sequence[float]) -> dict[str, Any]:
@@ -84,7 +87,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--images", required=True, help="a source, such as trifeature or parquet:PATH")
     parser.add_argument("--name", help="what the result calls the images (default: the kind of source)")
-    for option, default in {"train-images": 2500, "validation-images": 5000, "epochs": 48, "seeds": 5}.items():
+    for option, default in {"train-images": 1200, "validation-images": 5000, "epochs": 48, "seeds": 5}.items():
         parser.add_argument(f"--{option}", type=int, default=default, help=f"default {default}")
     return parser.parse_args()
 

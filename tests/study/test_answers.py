@@ -207,9 +207,7 @@ def test_a_full_disk_means_live_answers_and_a_line_but_an_error_where_they_are_r
         at_work(study(cache="required"))
 
 
-def test_answers_that_move_with_their_place_are_not_stored_and_that_is_found_out_once(
-    at_work: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_that_move_with_their_place_are_not_stored(at_work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "moved_bits", lambda ask: 2.0**-20)
     given, lines = at_work()
     assert given is None
