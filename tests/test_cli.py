@@ -21,7 +21,7 @@ def test_help_and_list_import_nothing_heavy(arguments: list[str]) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("kind", ["methods", "probes", "metrics", "models", "images"])
+@pytest.mark.parametrize("kind", ["methods", "probes", "metrics", "instruments", "models", "images"])
 def test_every_plugin_is_listed_and_described(command: Any, capsys: Any, kind: str) -> None:
     assert command("list", kind, "--json") == 0
     rows = json.loads(capsys.readouterr().out)

@@ -8,6 +8,7 @@ from typing import get_type_hints
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from crossdistill.core import registry
 from crossdistill.core.types import Estimate
@@ -24,6 +25,7 @@ def supplied(seed=0):
     logits[labels == generator.integers(0, N_CLASSES, N_IMAGES)] += 1
     logits[np.arange(N_IMAGES), labels] += 1.5
     decisions = logits.argmax(axis=1)
+    taught, alone = generator.integers(0, N_CLASSES, (2, N_IMAGES))
     return {
         "logits_or_decisions": decisions,
         "decisions": decisions,
@@ -36,8 +38,27 @@ def supplied(seed=0):
         "shape_labels": labels,
         "texture_labels": (labels + 1) % N_CLASSES,
         "colour_labels": (labels + 2) % N_CLASSES,
+        "correct_a": decisions == labels,
+        "correct_b": generator.random(N_IMAGES) < 0.5,
+        "decisions_a": decisions,
+        "decisions_b": generator.integers(0, N_CLASSES, N_IMAGES),
+        "student_decisions": np.where(generator.random(N_IMAGES) < 0.5, taught, alone),
+        "teacher_decisions": taught,
+        "independent_decisions": alone,
+        "second_independent_decisions": np.where(generator.random(N_IMAGES) < 0.3, taught, alone),
+        "clean_decisions": decisions,
+        "probe_decisions": np.where(generator.random(N_IMAGES) < 0.7, decisions, decisions[::-1]),
+        "clean_logits": logits,
+        "probe_logits": np.where(generator.random((N_IMAGES, 1)) < 0.7, logits, logits[::-1]),
+        "probabilities": softmax(logits.astype(np.float64), axis=1),
+        "pool_probe_accuracies": np.array([0.2, 0.4, 0.7]),
+        "pool_clean_accuracies": np.array([0.3, 0.6, 0.99]),
         "student_runs": np.array([0.5, 0.6, 0.55]),
         "independent_runs": np.array([0.4, 0.45, 0.43]),
+        "features_a": logits,
+        "features_b": generator.normal(size=(N_IMAGES, 8)) + logits[:, :1],
+        "attention_distance": generator.uniform(0.2, 1.2, size=(N_IMAGES, 2, 3)),
+        "receptive_field": generator.random((N_IMAGES, 1)) * np.linspace(0, 1, 257) ** 2,
         "chance": 1 / N_CLASSES,
     }
 
@@ -98,15 +119,14 @@ def test_the_order_of_images_does_not_matter(metric):
 
 def test_text_labels_give_what_integers_give(metric):
     given = supplied()
-    named = ("logits_or_decisions", "decisions", "labels", "shape_labels", "texture_labels", "colour_labels")
-    as_text = {name: WORDS[value] if name in named else value for name, value in given.items()}
+    as_text = {name: WORDS[value] if "decisions" in name or name.endswith("labels") else value for name, value in given.items()}
     assert numbers(figures_of(metric, as_text)) == numbers(figures_of(metric, given))
 
 
 def test_a_repeated_draw_adds_nothing(metric):
     given = supplied()
-    drawn = ("logits", "logits_or_decisions", "decisions", "probe_correct", "student_logits", "teacher_logits")
-    twice = {name: np.stack([value, value]) if name in drawn else value for name, value in given.items()}
+    drawn = ("logits", "probe_logits", "probabilities", "probe_correct", "correct_a", "correct_b", "student_logits", "teacher_logits")
+    twice = {name: np.stack([value, value]) if name in drawn or "decisions" in name else value for name, value in given.items()}
     once = numbers(figures_of(metric, given))
     # The bootstrap and the Wilson formula see the same image means.
     assert numbers(figures_of(metric, twice)) == {name: pytest.approx(figure, abs=1e-12) for name, figure in once.items()}

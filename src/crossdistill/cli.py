@@ -161,7 +161,7 @@ def evaluate(
 
 @app.command("list")
 def list_plugins(
-    kind: Annotated[str, typer.Argument(help="methods, probes, metrics, models or images")],
+    kind: Annotated[str, typer.Argument(help="methods, probes, metrics, instruments, models or images")],
     name: Annotated[str | None, typer.Argument()] = None,
     as_json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The gallery page of methods or probes, or one entry of it.")] = False,

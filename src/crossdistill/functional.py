@@ -22,9 +22,20 @@ from crossdistill.methods.similarity import similarity_loss as similarity
 from crossdistill.methods.sskd import sskd_losses as sskd
 from crossdistill.methods.vlfkd import c2vkd_losses as c2vkd
 from crossdistill.metrics.accuracy import accuracy
+from crossdistill.metrics.cka import cka
+from crossdistill.metrics.consistency_ceiling import consistency_ceiling
+from crossdistill.metrics.cue_bias import cue_bias
+from crossdistill.metrics.cue_choice import cue_choice
+from crossdistill.metrics.cue_counts import cue_counts
+from crossdistill.metrics.effective_receptive_field import effective_receptive_field
+from crossdistill.metrics.error_consistency import error_consistency
 from crossdistill.metrics.fidelity import fidelity
+from crossdistill.metrics.mcnemar import mcnemar
+from crossdistill.metrics.mean_attention_distance import mean_attention_distance
 from crossdistill.metrics.retention import retention
+from crossdistill.metrics.same_wrong_label import same_wrong_label
 from crossdistill.metrics.shape_bias import shape_bias
+from crossdistill.metrics.side_with_teacher import side_with_teacher
 from crossdistill.probes.amplitude_swap import amplitude_swap
 from crossdistill.probes.corrupt import corrupt
 from crossdistill.probes.cue_conflict import cue_conflict
@@ -54,15 +65,22 @@ __all__ = [
     "capd_generator",
     "capd_release",
     "capd_value",
+    "cka",
+    "consistency_ceiling",
     "correlation",
     "corrupt",
     "crd_batch",
     "cskd",
+    "cue_bias",
+    "cue_choice",
     "cue_conflict",
+    "cue_counts",
     "deit",
     "dist",
     "dkd",
     "edges",
+    "effective_receptive_field",
+    "error_consistency",
     "fidelity",
     "fitnet",
     "frequency_alignment",
@@ -72,15 +90,19 @@ __all__ = [
     "kd",
     "localized_noise",
     "low_pass",
+    "mcnemar",
+    "mean_attention_distance",
     "ofa",
     "patch_drop",
     "pkt",
     "retention",
     "rkd",
     "rsd",
+    "same_wrong_label",
     "scramble",
     "shape_bias",
     "shift",
+    "side_with_teacher",
     "silhouette",
     "similarity",
     "sskd",

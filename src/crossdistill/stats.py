@@ -102,10 +102,18 @@ def paired_bootstrap(
     distinct rows, so that a resample costs almost nothing. The draws depend on `key` and on nothing else.
     """
     rows, counts = np.unique(columns, axis=0, return_counts=True)
-    n = len(columns)
+    return percentile_interval(statistic(resampled_means(rows, counts, *key, resamples=resamples)))
+
+
+def resampled_means(rows: np.ndarray, counts: np.ndarray, *key: seeds.Part, resamples: int = 2000) -> np.ndarray:
+    """The column means of resampled images, [resamples, columns], from the distinct `rows` of their figures and how often each occurs."""
     generator = np.random.Generator(seeds.bits("bootstrap", *key))
-    resampled = generator.multinomial(n, counts / n, size=resamples) @ rows / n  # resamples columns
-    values = statistic(resampled)
+    n = int(counts.sum())
+    return generator.multinomial(n, counts / n, size=resamples) @ rows / n
+
+
+def percentile_interval(values: np.ndarray) -> Interval:
+    """The middle 95 % of resampled values; NaN, a resample without the figure, is left out."""
     low, high = np.percentile(values[~np.isnan(values)], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return Interval(float(low), float(high))
 

@@ -101,6 +101,17 @@ def test_every_figure_but_fidelity_and_the_untrusted_ratio_is_contrasted(strong)
     }
 
 
+def test_shares_of_cues_are_contrasted_and_counts_of_images_are_not(made):
+    factors = {"shape": made.labels, "texture": (made.labels + 1) % 10}
+
+    def reads_shape(seed):
+        return {("clean", "", 0): made.seen(made.labels), ("conflict", "", 0): made.seen(made.labels, factors=factors, split="conflict")}
+
+    metrics = {row.metric for row in table(*made.study(2, student=reads_shape, independent=reads_shape, teacher=reads_shape), primary=[])}
+    assert {"shape_bias", "cue_counts_either"} <= metrics
+    assert not {"cue_counts_shape", "cue_counts_texture"} & metrics
+
+
 def test_students_that_are_their_teacher_inherit_everything(made):
     teacher = made.network(0.9, 0.8, "teacher")
     rows = table(*made.study(5, student=teacher, independent=made.network(0.9, 0.4, "independent"), teacher=teacher))

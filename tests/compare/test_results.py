@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crossdistill.compare import ObservedRun, Pair, inheritance_table, results, results_table
+from crossdistill.compare import ObservedRun, Pair, applied, inheritance_table, results_table
 from crossdistill.core.types import UNLABELLED, Estimate
 
 PAIRS = [Pair(0, "vit", "cnn", ("kd",))]
@@ -176,15 +176,15 @@ def test_a_new_metric_is_applied_without_being_named_anywhere(made, probed, monk
     def answered(decisions, *, level=0.5):
         return {"classes": Estimate(float(len(np.unique(decisions))), n=decisions.shape[-1], unit="classes")}
 
-    known = results._metrics()
-    monkeypatch.setattr(results, "_metrics", lambda: {**known, "answered": (answered, frozenset({"decisions"}))})
+    known = applied._readers()
+    monkeypatch.setattr(applied, "_readers", lambda: {**known, "answered": applied._reader(answered)})
     rows = results_table([probed], PAIRS)
     assert look(rows, probe="clean", metric="answered_classes").value == 10
     assert look(rows, level="auc", metric="answered_classes").n == 1000
 
 
 def test_a_metric_that_returns_nan_is_an_error(probed, monkeypatch):
-    monkeypatch.setattr(results, "_metrics", lambda: {"bad": (lambda labels: Estimate(float("nan")), frozenset({"labels"}))})
+    monkeypatch.setattr(applied, "_readers", lambda: {"bad": applied._reader(lambda labels: Estimate(float("nan")))})
     with pytest.raises(ValueError, match="metric 'bad' returned NaN"):
         results_table([probed], PAIRS)
 

@@ -3,6 +3,7 @@
 from crossdistill.compare.contrasts import inheritance_table
 from crossdistill.compare.gates import SignalGate, signal_gates
 from crossdistill.compare.observed import Contrast, ObservedRun, Pair
+from crossdistill.compare.pairs import pairs_table
 from crossdistill.compare.results import results_table
 from crossdistill.compare.tables import read_table, write_table
 
@@ -12,6 +13,7 @@ __all__ = [
     "Pair",
     "SignalGate",
     "inheritance_table",
+    "pairs_table",
     "read_table",
     "results_table",
     "signal_gates",

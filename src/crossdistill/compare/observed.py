@@ -81,6 +81,11 @@ class Answers:
         return stacked([draw.decisions for draw in self.draws])
 
     @property
+    def has_logits(self) -> bool:
+        """Whether more is known than the decisions."""
+        return self.draws[0].decided is None
+
+    @property
     def logits(self) -> np.ndarray:
         """[images, classes], or [draws, images, classes]."""
         return stacked([draw.logits for draw in self.draws])
@@ -124,6 +129,7 @@ def rows(observations: Observations, index: np.ndarray) -> Observations:
         index,
         {name: values[found] for name, values in observations.factors.items()},
         observations.split,
+        None if observations.decided is None else observations.decided[found],
     )
 
 

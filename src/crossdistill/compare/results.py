@@ -1,14 +1,12 @@
 """The results table: every metric on every set of every network where its inputs exist."""
 
-import inspect
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 
+from crossdistill.compare.applied import applicable, figures_of, needed_by
 from crossdistill.compare.gates import SignalGate, signal_gates
 from crossdistill.compare.observed import (
     AVERAGE,
@@ -24,7 +22,6 @@ from crossdistill.compare.observed import (
     paired,
     shared_index,
 )
-from crossdistill.core import registry
 from crossdistill.core.records import CEILING, CLEAN_ACCURACY, ResultRow
 from crossdistill.core.types import Estimate
 from crossdistill.metrics.accuracy import accuracy
@@ -107,7 +104,7 @@ def _rows_of_run(
             lost = len(np.setdiff1d(probed, answers.index)) if of_the_test else 0
             inputs, gate = _inputs(probe, answers, clean), gates.get((probe, level))
             place = Place(probe, level, lost, _note(level, len(of_probe), gate), gate, inputs.get("chance"))
-            yield from _figures(run, place, inputs, _applicable(inputs))
+            yield from _figures(run, place, inputs, applicable(inputs))
             if lost and "clean_correct" in inputs:
                 yield _row(run, place, CLEAN_ACCURACY, _share_right(inputs["clean_correct"]), None)
             for teacher, curves in zip(teachers, curves_of_teachers, strict=True):
@@ -125,12 +122,7 @@ def _against_teacher(
     own = _inputs(place.probe, answers.at(kept), clean)
     inputs = {**own, "student_logits": answers.at(kept).logits, "teacher_logits": theirs.at(kept).logits}
     taught_by = TaughtBy(teacher.record.student, teacher.record.run)
-    yield from _figures(run, place, inputs, _applicable(inputs) - _applicable(own), taught_by)
-
-
-def _applicable(inputs: Mapping[str, Any]) -> set[str]:
-    """The metrics all of whose inputs are there."""
-    return {name for name, (_, needed) in _metrics().items() if needed <= inputs.keys()}
+    yield from _figures(run, place, inputs, applicable(inputs) - applicable(own), taught_by)
 
 
 def _figures(
@@ -138,8 +130,8 @@ def _figures(
 ) -> Iterator[ResultRow]:
     refusal = place.gate and place.gate.reason
     for metric in sorted(metrics):
-        function, needed = _metrics()[metric]
-        for figure, estimate in _named(metric, function(**{name: inputs[name] for name in needed})).items():
+        needed = needed_by(metric)
+        for figure, estimate in figures_of(metric, inputs).items():
             if refusal and (needed & BESIDE_CLEAN or any(name.endswith(CUE) for name in needed)):
                 estimate = Estimate.not_measurable(refusal, n=estimate.n, unit=estimate.unit)
             yield _row(run, place, figure, estimate, taught_by)
@@ -147,7 +139,8 @@ def _figures(
 
 def _inputs(probe: str, answers: Answers, clean: Answers | None) -> dict[str, Any]:
     """What metrics may read of one set, by name; see `crossdistill.metrics`."""
-    inputs: dict[str, Any] = {"logits_or_decisions": answers.decisions, "decisions": answers.decisions, "logits": answers.logits}
+    inputs: dict[str, Any] = {"logits_or_decisions": answers.decisions, "decisions": answers.decisions}
+    inputs |= {"logits": answers.logits} if answers.has_logits else {}
     inputs |= {f"{factor}_labels": values for factor, values in answers.factors.items()}
     if not answers.labelled:
         return inputs
@@ -178,25 +171,6 @@ def _share_right(correct: np.ndarray) -> Estimate:
 def _note(level: str, n_levels: int, gate: SignalGate | None) -> str | None:
     short = f"curve of {n_levels} levels" if level == AVERAGE and n_levels < FEWEST_LEVELS else None
     return "; ".join(filter(None, [short, gate and gate.note])) or None
-
-
-@cache
-def _metrics() -> dict[str, tuple[Callable[..., Any], frozenset[str]]]:
-    """{name: (function, the inputs it cannot do without)} of every metric."""
-    functions = {name: registry.get("metric", name).function for name in registry.names("metric")}
-    return {
-        name: (function, frozenset(p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty))
-        for name, function in functions.items()
-    }
-
-
-def _named(metric: str, result: Estimate | Mapping[str, Estimate]) -> dict[str, Estimate]:
-    """One figure under the metric's name, several as `metric_figure`. Raises ValueError for NaN."""
-    figures = {metric: result} if isinstance(result, Estimate) else {f"{metric}_{figure}": e for figure, e in result.items()}
-    for name, estimate in figures.items():
-        if any(math.isnan(number) for number in (estimate.value, estimate.low, estimate.high) if number is not None):
-            raise ValueError(f"metric '{name}' returned NaN; return Estimate.not_measurable with the reason instead")
-    return figures
 
 
 def _row(run: ObservedRun, place: Place, metric: str, estimate: Estimate, taught_by: TaughtBy | None) -> ResultRow:

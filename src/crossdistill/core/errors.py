@@ -20,6 +20,10 @@ class ImageError(CrossdistillError):
     """Images that are missing, damaged, unlabelled or of a size that does not fit."""
 
 
+class DecisionsError(CrossdistillError):
+    """A file of decisions that is damaged, incomplete, or contradicts itself."""
+
+
 class WeightsError(CrossdistillError):
     """Weights that cannot be had (hub offline), are damaged, or do not fit the network."""
 

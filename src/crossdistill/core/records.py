@@ -1,4 +1,4 @@
-"""What a study leaves on disk: the record of each finished task, and the rows of its two tables.
+"""What a study leaves on disk: the record of each finished task, and the rows of its tables.
 
 The report reads these files and nothing else. `FORMAT` guards them: a reader refuses a record of another format.
 """
@@ -92,6 +92,23 @@ class InheritanceRow(Row):
     reason: str | None
     signal_gate: GateStatus = ""
     note: str | None = None  # what a reader should know beside the verdict: which levels of a mean carry too little signal
+
+
+class PairRow(Row):
+    """One row of `pairs.parquet`: one figure of two networks on the same images."""
+
+    a: str  # run, as in ResultRow; where a figure has a direction, such as a difference, it is a's minus b's
+    b: str
+    probe: str  # as in ResultRow
+    level: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unit: str
+    status: Literal["ok", "not_measurable"]
+    reason: str | None
 
 
 class EstimateModel(Row):

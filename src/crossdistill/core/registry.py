@@ -25,7 +25,7 @@ from crossdistill.core.setting_words import described_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PACKAGES = {"method": "methods", "probe": "probes", "metric": "metrics", "model": "models", "images": "images"}
+PACKAGES = {"method": "methods", "probe": "probes", "metric": "metrics", "model": "models", "images": "images", "instrument": "instruments"}
 """The kinds of plug-in, and the package in which the built-in ones live."""
 
 
@@ -207,6 +207,17 @@ def probe(
 def metric(*, source: str, unit: str, version: int = 1) -> Callable[[F], F]:
     """Mark a numpy function that returns an Estimate (or several, by name) as a metric."""
     return _mark("metric", version, dict(source=source, unit=unit))
+
+
+def instrument(*, source: str, unit: str, version: int = 1) -> Callable[[F], F]:
+    """Mark a function `(network, images, *, settings) -> array` (or several, by name) as an instrument.
+
+    It shows a Network the images, uint8 or [0, 1] [images, 3, height, width] on the network's device, inside passes of its own, and
+    reduces on the spot: float32 numpy, one row an image whatever its company, so that batches are put one after another. It
+    leaves the network, and every random generator, as it found them. Raises SettingError with the reason where this network has
+    nothing to measure.
+    """
+    return _mark("instrument", version, dict(source=source, unit=unit))
 
 
 def model_source(*, example: str, version: int = 1) -> Callable[[F], F]:

@@ -170,16 +170,17 @@ class ProbeImages:
 class Observations:
     """What a network answered on one image set; every metric is computed from these."""
 
-    logits: np.ndarray  # float32 [images, classes]
+    logits: np.ndarray  # float32 [images, classes]; no classes where only the decisions are known
     labels: np.ndarray  # int64 [images]
     index: np.ndarray  # int64 [images], rows of the split
     factors: Mapping[str, np.ndarray] = field(default_factory=dict)
     split: str = "test"
+    decided: np.ndarray | None = None  # int64 [images], decisions made elsewhere, whose logits nobody has
 
     @property
     def decisions(self) -> np.ndarray:
-        """int64 [images], the class with the largest logit."""
-        return self.logits.argmax(axis=1)
+        """int64 [images], the class with the largest logit, or what was decided elsewhere."""
+        return self.logits.argmax(axis=1) if self.decided is None else self.decided
 
 
 @dataclass(frozen=True)

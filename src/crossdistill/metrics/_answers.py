@@ -1,5 +1,7 @@
 """What metrics share: answers brought to one shape, and a share of answers with its interval."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from crossdistill.core.types import Estimate
@@ -7,6 +9,17 @@ from crossdistill.stats import mean_interval, share_interval
 
 NOT_TRUSTED = "ratio, not to be trusted"
 """The unit of a figure that is kept for the record only; the comparison draws no conclusions from it."""
+
+COUNT = "images"
+"""The unit of a count; it grows with the number of images, so that the comparison draws no conclusions from it."""
+
+
+class CueAnswers(NamedTuple):
+    """Where shape and texture name two classes, and where the answer names either of them there; booleans."""
+
+    conflict: np.ndarray
+    shape: np.ndarray
+    texture: np.ndarray
 
 
 def as_decisions(logits_or_decisions: np.ndarray) -> np.ndarray:
@@ -44,6 +57,24 @@ def same(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if (decisions.dtype.kind in "iub") != (labels.dtype.kind in "iub"):
         raise TypeError(f"decisions and labels must both be integers or both be text, got {decisions.dtype} and {labels.dtype}")
     return decisions == labels
+
+
+def cue_answers(decisions: np.ndarray, shape_labels: np.ndarray, texture_labels: np.ndarray) -> CueAnswers:
+    """Which answers name the shape and which the texture, over the images in conflict. Raises ValueError where there are no images."""
+    conflict = ~same(np.asarray(shape_labels), texture_labels)
+    shape = same(not_empty(np.asarray(decisions), "decisions"), shape_labels)
+    return CueAnswers(conflict, conflict & shape, conflict & same(decisions, texture_labels))
+
+
+def three_cues(
+    decisions: np.ndarray, shape_labels: np.ndarray, texture_labels: np.ndarray, colour_labels: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Where the answer names each cue, by name, and where the three cues name three classes: only there does an answer name one of them."""
+    shape, texture, colour = np.asarray(shape_labels), np.asarray(texture_labels), np.asarray(colour_labels)
+    decisions = not_empty(np.asarray(decisions), "decisions")
+    conflict = ~(same(shape, texture) | same(shape, colour) | same(texture, colour))
+    cues = {"shape": shape, "texture": texture, "colour": colour}
+    return {cue: conflict & same(decisions, labels) for cue, labels in cues.items()}, conflict
 
 
 def per_image(answers: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 
 from crossdistill.core.registry import metric
 from crossdistill.core.types import Estimate
-from crossdistill.metrics._answers import not_empty, same, share
+from crossdistill.metrics._answers import share, three_cues
 
 
 @metric(source="Hermann & Lampinen, NeurIPS 2020", unit="share")
@@ -14,15 +14,12 @@ def cue_choice(
     """`shape`, `texture`, `colour`: the share of decisions that name each factor, 0 to 1, with Wilson's intervals.
 
     Over images whose three factors name three different classes, so that no answer names two; the shares add up to at most
-    1, and the rest named none. Unlike `shape_bias` this keeps the absolute sensitivity to each cue.
+    1, and the rest named none. Unlike `cue_bias` and `shape_bias` this keeps the absolute sensitivity to each cue.
 
     >>> factors = np.array([0, 0]), np.array([1, 1]), np.array([2, 2])
     >>> {cue: estimate.value for cue, estimate in cue_choice(np.array([0, 2]), *factors).items()}
     {'shape': 0.5, 'texture': 0.0, 'colour': 0.5}
     """
-    factors = {"shape": np.asarray(shape_labels), "texture": np.asarray(texture_labels), "colour": np.asarray(colour_labels)}
-    shape, texture, colour = factors.values()
-    decisions = not_empty(np.asarray(decisions), "decisions")
-    conflict = ~(same(shape, texture) | same(shape, colour) | same(texture, colour))
+    named, conflict = three_cues(decisions, shape_labels, texture_labels, colour_labels)
     nothing = "no image has shape, texture and colour of three different classes"
-    return {cue: share(same(decisions, labels), conflict, nothing=nothing) for cue, labels in factors.items()}
+    return {cue: share(of_cue, conflict, nothing=nothing) for cue, of_cue in named.items()}

@@ -46,9 +46,10 @@ _GROUPS = {
         "Mean over the runs, and below it the lowest and the highest run, or the 95 % interval over images where there is one run.",
     ),
     CHOICES: (
-        ("cue_choice_", "shape_bias"),
+        ("cue_choice_", "cue_bias_", "cue_counts_", "shape_bias"),
         "Which cue the answers follow where the cues of one image name different classes, so that no answer is right: "
-        "the share of answers that name each. Shape bias is the share of shape among the answers that name shape or texture.",
+        "the share of answers that name each. Shape bias is the share of shape among the answers that name shape or texture, and cue bias "
+        "the share of each cue among those that name any of the three. Cue counts say how many images the shape bias rests on.",
     ),
     "Retention": (
         ("retention",),

@@ -2,6 +2,8 @@
 
 import math
 
+from crossdistill.metrics._answers import COUNT
+
 MINUS = "\u2212"
 SPACE = "\u00a0"  # keeps a number and its unit on one line
 NO_NUMBER = "not measurable"
@@ -80,11 +82,15 @@ def figure(value: float | None, unit: str) -> str:
 
     >>> figure(0.5, "share").replace(SPACE, " "), figure(0.12345, "nats").replace(SPACE, " ")
     ('50.0 %', '0.123 nats')
+    >>> figure(829.0, "images"), figure(3.5, "images")
+    ('829', '3.5')
     """
     if value is None or not known(value):
         return NO_NUMBER
     if is_share(unit):
         return percent(value)
+    if unit == COUNT:
+        return _number(value, 0 if value.is_integer() else 1)
     return f"{_number(value, 3)}{SPACE}{unit}" if unit in UNITS_TO_PRINT else _number(value, 3)
 
 
