@@ -94,7 +94,8 @@ def test_the_difference_is_welchs_over_the_runs_of_the_results_table(strong):
 
 def test_every_figure_but_fidelity_and_the_untrusted_ratio_is_contrasted(strong):
     rows = table(*strong(2))
-    assert {row.metric for row in rows} == {"accuracy", "retention", "confidence"}
+    above_chance = {"conditional_retention_share", "conditional_retention_above_chance"}  # and not the chance level itself
+    assert {row.metric for row in rows} == {"accuracy", "retention", "confidence", *above_chance}
     assert {(row.probe, row.level_or_auc) for row in rows if row.metric == "accuracy"} == {
         ("clean", ""),
         *(("scramble", level) for level in ("grid=2", "grid=3", "grid=4", "auc")),

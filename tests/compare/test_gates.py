@@ -10,6 +10,7 @@ from crossdistill.metrics._gates import signal_gate
 from crossdistill.stats import wilson
 
 CLEAN = ("clean", "", 0)
+PAIRED = {"conditional_retention_share", "conditional_retention_above_chance"}
 PAIRS = [Pair(0, "vit", "cnn", ("kd",))]
 
 
@@ -170,7 +171,12 @@ def test_a_failed_level_keeps_its_accuracy_and_loses_what_is_read_as_a_bias(run)
     assert {row.signal_gate for row in rows} == {"failed"}
     kept = {row.metric for row in rows if row.status == "ok"}
     assert {"accuracy", "confidence", "fidelity_agreement"} <= kept
-    assert {row.metric for row in rows if row.status == "not_measurable"} == {"retention", "seed_ratio"}
+    assert {row.metric for row in rows if row.status == "not_measurable"} == {
+        "retention",
+        "seed_ratio",
+        *PAIRED,
+        "conditional_retention_chance",
+    }
     assert {row.reason for row in rows if row.metric == "retention"} == {
         "too little signal: the ceiling, 20.0 % (cnn, trained on such images), is 10.0 points above the 10.0 % of a "
         "constant answer; the signal gate asks for 20 above it"
@@ -187,7 +193,7 @@ def test_contrasts_on_a_failed_level_are_not_measurable_and_the_others_are(run):
     runs = study(run, ceiling=200)
     rows = inheritance_table(results_table(runs, PAIRS), runs, PAIRS, [Contrast(0, "kd", "noise")])
     failed = [row for row in rows if row.level_or_auc == "high"]
-    assert {row.metric for row in failed} == {"accuracy", "confidence", "retention"}
+    assert {row.metric for row in failed} == {"accuracy", "confidence", "retention", *PAIRED}
     assert {(row.verdict, row.difference, row.teacher_gap, row.signal_gate) for row in failed} == {("not_measurable", None, None, "failed")}
     assert all("too little signal" in row.reason for row in failed)
     others = {row.level_or_auc: row.signal_gate for row in rows if row.level_or_auc != "high" and row.difference is not None}

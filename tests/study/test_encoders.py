@@ -92,8 +92,8 @@ def test_the_encoder_of_a_study_is_trained_once_and_found_again(splits, short_re
 def test_a_training_that_was_stopped_goes_on_to_the_same_weights(splits, short_recipe, tmp_path, monkeypatch):
     whole = trained_encoder(splits, store=tmp_path / "whole").read_bytes()
 
-    def stopped(self, epoch, *, original=encoders.Training._finish_epoch):
-        original(self, epoch)
+    def stopped(self, *arguments, original=encoders.Training._finish_epoch):
+        original(self, *arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

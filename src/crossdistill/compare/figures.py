@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossdistill.core.records import CLEAN_ACCURACY, ResultRow
-from crossdistill.metrics._answers import COUNT, NOT_TRUSTED
+from crossdistill.metrics._answers import CHANCE, COUNT, NOT_TRUSTED
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Figures:
         # that a probe kept is there to be read beside the probe's, and is nearly the one on all of them, which is contrasted.
         self._contrasted: dict[str, list[Figure]] = {}
         for r in results:
-            if r.teacher_run is None and r.unit not in (COUNT, NOT_TRUSTED) and r.metric != CLEAN_ACCURACY:
+            if r.teacher_run is None and r.unit not in (CHANCE, COUNT, NOT_TRUSTED) and r.metric != CLEAN_ACCURACY:
                 self._contrasted.setdefault(r.run, []).append(Figure(r.probe, r.level, r.metric))
 
     def contrasted(self, runs: Sequence[str]) -> list[Figure]:

@@ -9,7 +9,7 @@ may be missing):
 - `probabilities`: softmax(logits / the network's own temperature), fitted on clean validation images;
 - `pool_probe_accuracies`, `pool_clean_accuracies`: one figure a network of a pool, [networks], on the same sets;
 - `student_logits`, `teacher_logits`: the answers of a network and of its teacher on the same images;
-- `student_decisions`, `teacher_decisions`, `independent_decisions`, `second_independent_decisions`: what the four decided on the same images;
+- `student_decisions`, `teacher_decisions`, `independent_decisions`, `second_independent_decisions`: of four networks on the same images;
 - `decisions_a`, `decisions_b`, `correct_a`, `correct_b`: of two networks on the same images;
 - `shape_labels`, `texture_labels`, `colour_labels`, and so on: one for each factor of an image set;
 - `attention_distance`, `receptive_field`: what the instruments of these names gave;

@@ -11,6 +11,7 @@ NOT_TRUSTED = "ratio, not to be trusted"
 """The unit of a figure that is kept for the record only; the comparison draws no conclusions from it."""
 
 COUNT = "images"
+CHANCE = "share that chance alone scores"
 """The unit of a count; it grows with the number of images, so that the comparison draws no conclusions from it."""
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from crossdistill.core.registry import metric
 from crossdistill.core.types import Estimate
-from crossdistill.metrics._answers import not_empty, per_image, same, share
+from crossdistill.metrics._answers import CHANCE, not_empty, per_image, same, share
 from crossdistill.metrics._marginals import class_shares, coded
 from crossdistill.stats import mean_interval
 
@@ -45,10 +45,11 @@ def conditional_retention(decisions: np.ndarray, labels: np.ndarray, clean_corre
     influence[clean] += (above - above.mean()) / clean.mean()
     return {
         "share": share(right, clean),
-        "chance": Estimate(chance, n=n, unit="share"),
+        "chance": Estimate(chance, n=n, unit=CHANCE),
         "above_chance": Estimate(float(above.mean()), *mean_interval(above.mean() + influence), n=n, unit="share"),
     }
 
 
 def _refused(reason: str, n: int) -> dict[str, Estimate]:
-    return {name: Estimate.not_measurable(reason, n=n, unit="share") for name in ("share", "chance", "above_chance")}
+    units = {"share": "share", "chance": CHANCE, "above_chance": "share"}
+    return {name: Estimate.not_measurable(reason, n=n, unit=unit) for name, unit in units.items()}

@@ -2,7 +2,7 @@
 
 import math
 
-from crossdistill.metrics._answers import COUNT
+from crossdistill.metrics._answers import CHANCE, COUNT
 
 MINUS = "\u2212"
 SPACE = "\u00a0"  # keeps a number and its unit on one line
@@ -96,7 +96,7 @@ def figure(value: float | None, unit: str) -> str:
 
 def is_share(unit: str) -> bool:
     """Whether figures of this unit are shares of 0 to 1, printed in per cent."""
-    return unit in ("", "share", "retention", "probability")
+    return unit in ("", "share", "retention", "probability", CHANCE)
 
 
 def count(n: int, noun: str) -> str:
