@@ -25,6 +25,7 @@ from crossdistill.cli_options import (
     Preset,
     Probes,
     Quiet,
+    SomeImages,
     Store,
     Styles,
     chosen_store,
@@ -128,15 +129,24 @@ def distill(
 
 @app.command()
 def evaluate(
-    networks: Annotated[list[str], typer.Argument(help="FILE.safetensors, a run's folder, or a pretrained model's name.")],
-    images: Images,
     out: Out,
+    networks: Annotated[list[str] | None, typer.Argument(help="FILE.safetensors, a run's folder, or a pretrained model's name.")] = None,
+    images: SomeImages = None,
+    decisions: Annotated[Path | None, typer.Option("--decisions", help="CSV or Parquet of decisions made elsewhere; no networks.")] = None,
     probes: Probes = None,
     preset: Preset = "quick",
     masks: Masks = None, encoder: Encoder = None, styles: Styles = None,
     device: Device = "auto", store: Store = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Profiles of networks that you already have, on clean and probe images; trains nothing."""
+    """Profiles of networks that you already have, on clean and probe images, or of decisions made elsewhere; trains nothing."""
+    from crossdistill.core.errors import SettingError
+
+    if decisions is not None:
+        if networks or images:
+            raise SettingError("--decisions stands alone: the file says which networks answered which images")
+        return _evaluate_decisions(decisions, out)
+    if not networks or images is None:
+        raise SettingError("name one network or more and their --images, or a file of --decisions")
     from crossdistill.study.environment import chosen_device
     from crossdistill.study.evaluate import evaluate_networks
 
@@ -151,7 +161,20 @@ def evaluate(
         device=chosen_device(device),
         progress=new_progress(quiet),
     )
-    shown = [row for row in rows if row.metric in ("accuracy", "retention") and row.level in ("", "auc")]
+    _show_profiles(rows, ("accuracy", "retention"), out)
+
+
+def _evaluate_decisions(file: Path, out: Path) -> None:
+    from crossdistill.study.decisions import PAIRS_FILE, evaluate_decisions
+
+    found = evaluate_decisions(file, out=out)
+    _show_profiles(found.results, ("accuracy", "retention", "shape_bias", "cue_counts_either"), out)
+    if found.pairs:
+        print(out / PAIRS_FILE)
+
+
+def _show_profiles(rows: list[Any], metrics: tuple[str, ...], out: Path) -> None:
+    shown = [row for row in rows if row.metric in metrics and row.level in ("", "auc")]
     _table(
         ("network", "images", "figure", "value", "95 % interval", "n", "remark"),
         [[r.student, r.probe, r.metric, _cell(r.value), f"{_cell(r.low)}..{_cell(r.high)}", str(r.n), r.reason or ""] for r in shown],

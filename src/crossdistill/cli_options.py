@@ -20,6 +20,7 @@ Devices = Annotated[
     typer.Option("--devices", min=1, help="Processes, on GPUs one for each, that share every batch (default: as the study says)."),
 ]
 Images = Annotated[str, typer.Option("--images", help="NAME or NAME:PATH, e.g. trifeature, folder:photos, parquet:DIR.")]
+SomeImages = Annotated[str | None, typer.Option("--images", help="As for other commands; needed wherever networks are named.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 Probes = Annotated[

@@ -231,3 +231,18 @@ def test_nothing_is_written_for_a_malformed_file(write, tmp_path):
     with pytest.raises(DecisionsError):
         evaluate_decisions(write(HEAD), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_reads_decisions_and_says_what_does_not_go_with_them(tmp_path, command, capsys):
+    file = tmp_path / "answers.csv"
+    rows = [f"{network},{i},{'cat' if (i + k) % 3 else 'dog'},cat,dog" for k, network in enumerate(("one", "two")) for i in range(60)]
+    file.write_text("network,image,decision,shape,texture\n" + "\n".join(rows) + "\n")
+    assert command("evaluate", "--decisions", file, "--out", tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    assert "shape_bias" in printed
+    assert "0.667" in printed
+    assert (tmp_path / "out" / "pairs.parquet").exists()
+    assert command("evaluate", "a.safetensors", "--decisions", file, "--out", tmp_path / "out") == 2
+    assert "--decisions stands alone" in capsys.readouterr().err
+    assert command("evaluate", "--out", tmp_path / "out") == 2
+    assert "or a file of --decisions" in capsys.readouterr().err
