@@ -3,7 +3,7 @@
     python benchmarks/views_accuracy.py --images parquet:PATH --name "CIFAR-10, JPEG copy"
 
 For each of five seeds and each scheme a small/resnet8 is trained without a teacher and with kd, all else equal: start, order of the
-images, budget. The training is long and the images are few, so that an image is shown many more times (48) than it has views (16):
+images, budget. The training is long and the images are few, so that an image is shown many more times than it has views (48 against 16):
 where the list is too short, it shows here. Accuracy is on validation images, cut from the training split.
 
 `difference` is 8 crops minus free, paired by seed, with a 95 % interval of Student's t over the seeds; the check asks whether the mean with
@@ -38,6 +38,7 @@ from protocol import save_result
 STUDENT, TEACHER = "small/resnet8", "small/vit"
 RECIPE: dict[str, Any] = {"batch_size": 128, "learning_rate": 2e-3, "threads": 1}
 SCHEMES: dict[str, Any] = {"crops_8": {"crops": 8, "flip": True}, "free": "free"}
+ARMS = ("independent", "kd")
 CPU = torch.device("cpu")
 
 
@@ -87,6 +88,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--images", required=True, help="a source, such as trifeature or parquet:PATH")
     parser.add_argument("--name", help="what the result calls the images (default: the kind of source)")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="default: %(default)s")
     for option, default in {"train-images": 1200, "validation-images": 5000, "epochs": 48, "seeds": 5}.items():
         parser.add_argument(f"--{option}", type=int, default=default, help=f"default {default}")
     return parser.parse_args()
@@ -98,12 +100,15 @@ def main() -> None:
     source, settings = parse_source(chosen.images)
     splits = load_splits(source, settings, train_images=chosen.train_images, validation_images=chosen.validation_images)
     recipe = {"epochs": chosen.epochs}
-    teacher, taught = trained(TEACHER, splits, {**recipe, "views": SCHEMES["crops_8"]}, (0, "teacher", 0), progress)
-    found: dict[str, dict[str, list[float]]] = {arm: {scheme: [] for scheme in SCHEMES} for arm in ("independent", "kd")}
+    teacher, taught = None, None
+    if "kd" in chosen.arms:
+        network, taught = trained(TEACHER, splits, {**recipe, "views": SCHEMES["crops_8"]}, (0, "teacher", 0), progress)
+        teacher = frozen(network)
+    found: dict[str, dict[str, list[float]]] = {arm: {scheme: [] for scheme in SCHEMES} for arm in chosen.arms}
     for seed in range(chosen.seeds):
         for scheme, views in SCHEMES.items():
-            for arm, shown in (("independent", None), ("kd", frozen(teacher))):
-                asked = {**recipe, "views": views}
+            for arm in chosen.arms:
+                asked, shown = {**recipe, "views": views}, teacher if arm == "kd" else None
                 found[arm][scheme].append(trained(STUDENT, splits, asked, (0, "student", seed), progress, shown)[1])
     figures = {
         "images": chosen.name or source,
