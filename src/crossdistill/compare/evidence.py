@@ -18,12 +18,13 @@ from crossdistill.stats import Z, difference_spread, has_spread, t_quantile, wel
 
 @dataclass(frozen=True)
 class Comparison:
-    """Students minus independents: the difference with Welch's interval, its p, and what the study could have found."""
+    """Students minus a control: the difference with its interval, its p, and what the study could have found."""
 
     difference: Estimate
     p: float | None = None
     minimum_detectable: float | None = None
     runs_needed: int | None = None
+    source: str = ""  # the one procedure that gave interval and p, in words
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from crossdistill.core.records import RunRecord
+from crossdistill.core.records import Against, RunRecord
 from crossdistill.core.types import UNLABELLED, Observations
 
 CLEAN = ("clean", "", 0)
@@ -20,12 +21,14 @@ AVERAGE = "auc"
 class ObservedRun:
     """A trained network's record, and what it answered: (probe, level name, draw) -> Observations; clean is ("clean", "", 0).
 
-    `probed` are the rows of the clean images that were to be probed; None: those that any probe kept.
+    `probed` are the rows of the clean images that were to be probed; None: those that any probe kept. `measured` is what
+    instruments gave on some of the clean images, the same for every network: {instrument: array or {name: array}}.
     """
 
     record: RunRecord
     observations: Mapping[tuple[str, str, int], Observations]
     probed: np.ndarray | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,19 @@ class Pair:
     teacher: str
     student: str
     methods: tuple[str, ...]
+    control_teacher: str | None = None  # the network of the student's own family that teaches the arm of that name
+    changed: frozenset[str] = frozenset()  # methods that change the student or its images: read against their twin
+    no_control: Mapping[str, str] = field(default_factory=dict)  # methods that no control teacher can teach, with the reason
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A contrast declared before any student was trained: `method` against the independents on `probe`."""
+    """A contrast declared before any student was trained: `method` on `probe`, against the independents or a control arm."""
 
     pair: int
     method: str
     probe: str
+    against: Against = "independent"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,10 @@ from crossdistill.core import registry
 from crossdistill.core.errors import nearest
 from crossdistill.core.records import CEILING
 
-NOT_METHODS = ("teacher", "independent", "second_independent", CEILING)
+SHORTER = {"independent_40": 0.4, "independent_60": 0.6, "independent_80": 0.8}
+"""The arms of `shorter_independents`: independents of a share of the epochs, for the line of probe accuracy on clean accuracy."""
+
+NOT_METHODS = ("teacher", "independent", "second_independent", *SHORTER, CEILING)
 """Arms that no method makes: their names are taken."""
 
 
@@ -216,11 +219,13 @@ class PairConfig(Frozen):
 
 
 class ContrastConfig(Frozen):
-    """A contrast declared before any student starts: method against independent on one probe, over all its levels."""
+    """A contrast declared before any student starts: a method on one probe, over all its levels, against an arm of the study."""
 
     pair: int
     method: str
     probe: str
+    against: Literal["independent", "twin", "shuffled_teacher", "control_teacher"] | None = None
+    # None: the twin, where the method changes the student or its images and the study has that arm, else the independents
 
 
 class ProbeConfig(WithSettings):
@@ -252,7 +257,9 @@ class StudyConfig(Frozen):
     networks: dict[str, NetworkConfig]
     pairs: tuple[PairConfig, ...] = Field(min_length=1)
     teachers: TeachersConfig = TeachersConfig()
-    arms: tuple[Literal["independent", "second_independent", "shuffled_teacher", "control_teacher", "twin"], ...] = ("independent",)
+    arms: tuple[
+        Literal["independent", "second_independent", "shorter_independents", "shuffled_teacher", "control_teacher", "twin"], ...
+    ] = ("independent",)
     primary: tuple[ContrastConfig, ...] | None = None  # None: the first method of each pair, on every probe
     seed: int = 0
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)

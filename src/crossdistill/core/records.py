@@ -23,6 +23,11 @@ Verdict = Literal["inherited", "moved_away", "equivalent", "unresolved", "nothin
 GateStatus = Literal["", "passed", "failed", "not run"]
 """What became of the signal gate of a probe at one level; "" for images that are no probe."""
 
+Against = Literal[
+    "independent", "accuracy_matched", "twin", "shuffled_teacher", "control_teacher", "control_teacher_adjusted", "second_independent"
+]
+"""What the students of a method are compared with; `docs/measuring.md` says how, contrast by contrast."""
+
 CEILING = "ceiling"
 """The arm of a network that is trained on a probe's own images, to learn how much signal they carry."""
 
@@ -62,27 +67,27 @@ class ResultRow(Row):
 
 
 class InheritanceRow(Row):
-    """One row of `inheritance.parquet`: one contrast of a student arm with the independents. Differences are shares (0.01 = 1 point)."""
+    """One row of `inheritance.parquet`: one contrast of a student arm with a control. Differences are shares (0.01 = 1 point)."""
 
     pair: int
     teacher: str
     student: str
     method: str  # the arm's label
-    contrast: str  # "independent"
+    contrast: Against
     probe: str
     metric: str
     level_or_auc: str
     role: Literal["primary", "secondary"]
-    difference: float | None  # student minus independent, mean over run seeds
+    difference: float | None  # student minus control, mean over run seeds
     low: float | None
     high: float | None
     p_raw: float | None
     p_holm: float | None  # within the declared primary contrasts only
-    p_source: str
-    family_size: int
+    p_source: str  # the one procedure that gave interval and p
+    family_size: int  # contrasts that were corrected together: the declared ones, or all others that have a p
     minimum_detectable: float | None  # smallest difference found in 80 % of such studies
     runs_needed: int | None  # runs an arm at which the observed difference would be found in 80 % of studies
-    teacher_gap: float | None  # teacher minus independent
+    teacher_gap: float | None  # what there is to inherit: teacher minus independent, against control_teacher teacher minus control teacher
     gap_low: float | None
     gap_high: float | None
     fidelity: float | None  # student's top-1 agreement with its teacher on clean images, minus the independent's
@@ -92,6 +97,44 @@ class InheritanceRow(Row):
     reason: str | None
     signal_gate: GateStatus = ""
     note: str | None = None  # what a reader should know beside the verdict: which levels of a mean carry too little signal
+    p_bh: float | None = None  # Benjamini-Hochberg over the contrasts that were not declared
+    teachers_apart: float | None = None  # against control_teacher: validation accuracy of the teachers minus the control teachers', means
+
+
+class TransferRow(Row):
+    """One row of `transfer.parquet`: the ratio tau = (student - independent) / (teacher - second independent), where it may be read."""
+
+    pair: int
+    teacher: str
+    student: str
+    method: str
+    metric: str  # "accuracy"
+    probe: str  # a probe, or "all": pooled over the probes, sum(dS dT) / sum(dT^2)
+    level_or_auc: str
+    tau: float | None  # 1: the student stands where its teacher stands; 0: where the independents stand
+    low: float | None
+    high: float | None
+    teacher_gap: float | None  # teacher minus second independent
+    gap_low: float | None
+    gap_high: float | None
+    n_runs: int
+    status: Literal["ok", "not_measurable"]
+    reason: str | None
+
+
+class SimilarityRow(Row):
+    """One row of `similarity.parquet`: the CKA of one layer of a network with one of another, on the same clean test images."""
+
+    a: str  # run, as in ResultRow
+    b: str
+    layer_a: str  # "stage1" (the mean over positions), "stage1_grid", "stage1_class_token", ..., "pooled"
+    layer_b: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    status: Literal["ok", "not_measurable"]
+    reason: str | None
 
 
 class PairRow(Row):
@@ -165,7 +208,7 @@ class RunRecord(Row):
     batch_norm: str | None = None  # with several devices: "synchronised" or "each device's own"; None where there is none to tell apart
     training: dict[str, Any]
     history: list[EpochRow]
-    estimates: dict[str, EstimateModel]  # validation_accuracy, train_accuracy, mean_confidence
+    estimates: dict[str, EstimateModel]  # validation_accuracy, temperature; of teachers also train_accuracy, mean_confidence
     notes: list[str] = Field(default_factory=list)
     plugins: dict[str, str] = Field(default_factory=dict)  # "method/kd" -> source hash
     timing: dict[str, float]  # seconds, seconds_per_epoch, images_per_second, teacher_cached (share of the answers)
