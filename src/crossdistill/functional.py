@@ -22,7 +22,12 @@ from crossdistill.methods.similarity import similarity_loss as similarity
 from crossdistill.methods.sskd import sskd_losses as sskd
 from crossdistill.methods.vlfkd import c2vkd_losses as c2vkd
 from crossdistill.metrics.accuracy import accuracy
+from crossdistill.metrics.accuracy_residual import accuracy_residual
+from crossdistill.metrics.agreement_kappa import agreement_kappa
+from crossdistill.metrics.calibration import calibration
 from crossdistill.metrics.cka import cka
+from crossdistill.metrics.conditional_retention import conditional_retention
+from crossdistill.metrics.confidence import confidence
 from crossdistill.metrics.consistency_ceiling import consistency_ceiling
 from crossdistill.metrics.cue_bias import cue_bias
 from crossdistill.metrics.cue_choice import cue_choice
@@ -30,10 +35,13 @@ from crossdistill.metrics.cue_counts import cue_counts
 from crossdistill.metrics.effective_receptive_field import effective_receptive_field
 from crossdistill.metrics.error_consistency import error_consistency
 from crossdistill.metrics.fidelity import fidelity
+from crossdistill.metrics.inheritance import inheritance
+from crossdistill.metrics.js_invariance import js_invariance
 from crossdistill.metrics.mcnemar import mcnemar
 from crossdistill.metrics.mean_attention_distance import mean_attention_distance
 from crossdistill.metrics.retention import retention
 from crossdistill.metrics.same_wrong_label import same_wrong_label
+from crossdistill.metrics.seed_ratio import seed_ratio
 from crossdistill.metrics.shape_bias import shape_bias
 from crossdistill.metrics.side_with_teacher import side_with_teacher
 from crossdistill.probes.amplitude_swap import amplitude_swap
@@ -56,9 +64,12 @@ from crossdistill.probes.texture_swap import texture_swap
 __all__ = [
     "CRDMemory",
     "accuracy",
+    "accuracy_residual",
+    "agreement_kappa",
     "amplitude_swap",
     "attention_transfer",
     "c2vkd",
+    "calibration",
     "capd_attention",
     "capd_discriminator",
     "capd_features",
@@ -66,6 +77,8 @@ __all__ = [
     "capd_release",
     "capd_value",
     "cka",
+    "conditional_retention",
+    "confidence",
     "consistency_ceiling",
     "correlation",
     "corrupt",
@@ -87,6 +100,8 @@ __all__ = [
     "grayscale",
     "high_pass",
     "hue",
+    "inheritance",
+    "js_invariance",
     "kd",
     "localized_noise",
     "low_pass",
@@ -100,6 +115,7 @@ __all__ = [
     "rsd",
     "same_wrong_label",
     "scramble",
+    "seed_ratio",
     "shape_bias",
     "shift",
     "side_with_teacher",

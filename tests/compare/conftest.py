@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crossdistill.compare import ObservedRun, Pair
-from crossdistill.core.records import RunRecord
+from crossdistill.core.records import EstimateModel, ResultRow, RunRecord
 from crossdistill.core.types import Observations
 
 N_IMAGES, N_CLASSES = 1000, 10
@@ -77,9 +77,60 @@ def network(clean, probe, kind):
     return observed
 
 
+def one_level(clean, probe, kind):
+    """The network of that kind, shown the probe at its middle level alone."""
+    observed = network(clean, probe, kind)
+    return lambda seed: {key: seen for key, seen in observed(seed).items() if key[1] in ("", "grid=3")}
+
+
+class Planted:
+    """A study whose results are planted figure by figure: runs without observations, and the rows of their results."""
+
+    def __init__(self):
+        self.runs, self.results = [], []
+
+    def arm(self, arm, values, *, student="cnn", teacher=None, taught_by=None, validation=None, **row):
+        """Runs of an arm with these figures, one a run, of run seeds 0, 1, ...; returns their names.
+
+        `taught_by` are the names of the runs that taught them, `validation` the validation accuracy of each. `row` are fields of their
+        result rows (by default accuracy on "scramble" at "auc", with an interval of a point to either side).
+        """
+        taught_by, validation = taught_by or [None] * len(values), validation or [None] * len(values)
+        records = [record(arm, seed, student=student, teacher=teacher, teacher_run=by) for seed, by in enumerate(taught_by)]
+        estimates = [{} if share is None else {"validation_accuracy": EstimateModel(value=share, unit="share")} for share in validation]
+        self.runs += [ObservedRun(r.model_copy(update={"estimates": e}), {}) for r, e in zip(records, estimates, strict=True)]
+        names = [r.run for r in records]
+        self.figures(names, values, **row)
+        return names
+
+    def figures(self, runs, values, *, half=0.01, **row):
+        """Further rows of these runs, whose `row` fields differ from accuracy on "scramble" at "auc"."""
+        of_run = {run.record.run: run.record for run in self.runs}
+        usual = {"probe": "scramble", "level": "auc", "metric": "accuracy", "n": 1000, "unit": "share", "status": "ok", "reason": None}
+        for name, value in zip(runs, values, strict=True):
+            r = of_run[name]
+            whose = {name: getattr(r, name) for name in ("run", "arm", "method", "teacher", "student", "seed", "teacher_run")}
+            interval = {"low": value - half, "high": value + half}
+            self.results.append(ResultRow(**{**whose, "value": value, **interval, **usual, **row}))
+
+
 @pytest.fixture
+def planted():
+    """An empty planted study."""
+    return Planted()
+
+
+@pytest.fixture(scope="session")
 def made():
     """The builders above, for tests in this folder."""
     return SimpleNamespace(
-        record=record, seen=seen, answers=answers, study=study, network=network, labels=LABELS, n_images=N_IMAGES, n_classes=N_CLASSES
+        record=record,
+        seen=seen,
+        answers=answers,
+        study=study,
+        network=network,
+        one_level=one_level,
+        labels=LABELS,
+        n_images=N_IMAGES,
+        n_classes=N_CLASSES,
     )

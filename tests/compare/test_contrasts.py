@@ -8,8 +8,9 @@ from scipy.stats import t, ttest_ind
 from statsmodels.stats.multitest import multipletests
 
 from crossdistill.compare import Contrast, ObservedRun, Pair, inheritance_table, results_table
-from crossdistill.compare.evidence import action, arm_comparison, teacher_gap
+from crossdistill.compare.evidence import action, arm_comparison, side_gap, teacher_gap
 from crossdistill.core.records import ResultRow, Verdict
+from crossdistill.metrics._answers import CHANCE, COUNT, NOT_TRUSTED
 
 PRIMARY = [Contrast(0, "kd", "scramble")]
 CLAIMS = {"inherited", "moved_away", "equivalent"}
@@ -72,11 +73,13 @@ def test_two_runs_give_the_difference_its_interval_and_the_runs_needed(strong):
     assert "2 runs an arm: the difference of +" in row.reason
 
 
-def test_one_run_gives_a_bare_difference_and_no_claim(strong):
+def test_one_run_gives_a_difference_over_images_and_no_claim(strong):
     row = declared(table(*strong(1)))
-    assert (row.verdict, row.low, row.p_raw) == ("not_measurable", None, None)
+    assert (row.verdict, row.p_raw, row.p_holm, row.minimum_detectable) == ("unresolved", None, None, None)
     assert row.difference == pytest.approx(0.3, abs=0.03)
-    assert "is no claim" in row.reason
+    assert row.high - row.low == pytest.approx(2 * 1.96 * (0.25 * (1 / 1000 + 1 / 1000)) ** 0.5, rel=0.5)  # levels make it narrower
+    assert row.reason.startswith("one run, no claim")
+    assert row.p_source == "images of single networks: one run in an arm, no claim about the method"
 
 
 def test_the_difference_is_welchs_over_the_runs_of_the_results_table(strong):
@@ -95,11 +98,36 @@ def test_the_difference_is_welchs_over_the_runs_of_the_results_table(strong):
 def test_every_figure_but_fidelity_and_the_untrusted_ratio_is_contrasted(strong):
     rows = table(*strong(2))
     above_chance = {"conditional_retention_share", "conditional_retention_above_chance"}  # and not the chance level itself
-    assert {row.metric for row in rows} == {"accuracy", "retention", "confidence", *above_chance}
+    # Without a temperature js_invariance is not measurable here, and says so.
+    of_all = {"agreement_kappa", "js_invariance"}
+    assert {row.metric for row in rows} == {"accuracy", "retention", "confidence", *above_chance, *of_all}
     assert {(row.probe, row.level_or_auc) for row in rows if row.metric == "accuracy"} == {
         ("clean", ""),
         *(("scramble", level) for level in ("grid=2", "grid=3", "grid=4", "auc")),
     }
+
+
+def test_attention_distances_figures_in_nats_and_logits_and_those_beside_a_teacher_are_not_contrasted(planted):
+    planted.arm("independent", [0.4, 0.5])
+    planted.arm("teacher", [0.7, 0.8], student="vit")
+    students = planted.arm("kd", [0.5, 0.6], teacher="vit", taught_by=["teacher-vit-0", "teacher-vit-1"])
+    everyone = [run.record.run for run in planted.runs]
+    kept = {"effective_receptive_field_50": "share of the side", "calibration_ece": "probability", "agreement_kappa": "kappa"}
+    left = {"mean_attention_distance_layer1": "share of uniform", "calibration_nll": "nats", "accuracy_residual_logit": "logit"}
+    left |= {
+        "what_somebody_adds_tomorrow": "px",
+        "conditional_retention_chance": CHANCE,
+        "cue_counts_shape": COUNT,
+        "seed_ratio": NOT_TRUSTED,
+    }
+    left |= {"accuracy_residual_share": "share", "accuracy_residual_pool_sd": "logit", "clean_accuracy": "share"}
+    for metric, unit in (kept | left).items():
+        planted.figures(everyone, np.linspace(0.2, 0.7, 6), metric=metric, unit=unit)
+    for metric in ("error_consistency", "side_with_teacher_rate"):  # a student's, and one that an independent has beside a teacher
+        planted.figures(students, [0.5, 0.6], metric=metric)
+        planted.figures(["independent-cnn-0"], [0.5], metric=metric, teacher_run="teacher-vit-0")
+    rows = inheritance_table(planted.results, planted.runs, [Pair(0, "vit", "cnn", ("kd",))], [])
+    assert {row.metric for row in rows} == {"accuracy", *kept}
 
 
 def test_shares_of_cues_are_contrasted_and_counts_of_images_are_not(made):
@@ -123,8 +151,8 @@ def test_students_that_are_their_teacher_inherit_everything(made):
 def test_students_that_are_other_independents_inherit_nothing(made):
     verdicts = []
     for study in range(12):
-        student, independent = made.network(0.9, 0.4, f"student {study}"), made.network(0.9, 0.4, f"i{study * 7}")
-        runs, pairs = made.study(5, student=student, independent=independent, teacher=made.network(0.9, 0.8, f"t{study * 11}"))
+        student, independent = made.one_level(0.9, 0.4, f"student {study}"), made.one_level(0.9, 0.4, f"i{study * 7}")
+        runs, pairs = made.study(5, student=student, independent=independent, teacher=made.one_level(0.9, 0.8, f"t{study * 11}"))
         verdicts.append(declared(table(runs, pairs)).verdict)
     # Fidelity is tested twice at one-sided 2.5 %, so that one method in twenty may be thought to have acted.
     assert verdicts.count("method_did_not_act") >= 10
@@ -134,9 +162,9 @@ def test_students_that_are_other_independents_inherit_nothing(made):
 def test_a_constant_predictor_is_not_measurable_everywhere(made):
     def constant(seed):
         zero = np.zeros(made.n_images, dtype=int)
-        return {key: made.seen(zero) for key in made.network(0.9, 0.4, "any")(seed)}
+        return {key: made.seen(zero) for key in made.one_level(0.9, 0.4, "any")(seed)}
 
-    arms = {arm: made.network(0.9, 0.5, arm) for arm in ("student", "independent", "teacher")}
+    arms = {arm: made.one_level(0.9, 0.5, arm) for arm in ("student", "independent", "teacher")}
     for arm in arms:
         rows = table(*made.study(5, **{**arms, arm: constant}))
         assert {row.verdict for row in rows} == {"not_measurable"}
@@ -164,6 +192,7 @@ def test_without_a_gap_there_is_nothing_to_inherit(made, strong):
 def test_one_teacher_run_gives_a_gap_with_an_interval(strong):
     row = declared(table(*strong(5, n_teachers=1)))
     assert (row.n_teachers, row.verdict) == (1, "inherited")
+    assert row.reason.startswith("5 runs an arm, from one teacher checkpoint: ")
     assert row.gap_low < row.teacher_gap < row.gap_high
 
 
@@ -243,8 +272,36 @@ def test_the_gap_without_any_spread_rests_on_the_images():
     assert (gap.value, gap.low, gap.high) == pytest.approx((0.1, 0.0804, 0.1196), abs=1e-4)
 
 
-def test_the_gap_to_one_independent_run_is_not_measurable():
-    assert teacher_gap(rows_of([0.8]), rows_of([0.5])).status == "not_measurable"
+def test_the_gap_between_two_single_networks_rests_on_the_images_of_both():
+    gap = teacher_gap(rows_of([0.8], half=0.03), rows_of([0.5], half=0.04))
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0.3, 0.25, 0.35))
+
+
+def test_the_gap_to_one_independent_run_adds_its_image_interval_to_the_teachers_spread():
+    a, b = rows_of([0.8, 0.82, 0.84]), rows_of([0.5], half=0.0196)
+    gap, mirrored = teacher_gap(a, b), teacher_gap(b, a)
+    assert (gap.value, gap.low, gap.high) == pytest.approx((-mirrored.value, -mirrored.high, -mirrored.low))
+
+
+def test_a_gap_to_a_single_network_without_an_interval_is_not_measurable():
+    bare = rows_of([0.5])[0].model_copy(update=dict(low=None, high=None))
+    assert teacher_gap(rows_of([0.8]), [bare]).status == "not_measurable"
+
+
+def test_a_single_network_without_an_interval_leaves_a_bare_difference():
+    bare = rows_of([0.5])[0].model_copy(update=dict(low=None, high=None))
+    compared = arm_comparison([bare], rows_of([0.4, 0.5]))
+    assert (compared.difference.status, compared.difference.value) == ("not_measurable", pytest.approx(0.05))
+    assert "the bare difference of +5.0 points is no claim" in compared.difference.reason
+
+
+def test_of_siding_what_is_left_to_one_is_the_gap_with_students_t_over_the_runs():
+    rates = [0.5, 0.56, 0.53]
+    gap, half = side_gap(rows_of(rates)), t.ppf(0.975, 2) * np.std(rates, ddof=1) / 3**0.5
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0.47, 0.47 - half, 0.47 + half))
+    alone = side_gap(rows_of([0.5], half=0.02))
+    assert (alone.value, alone.low, alone.high) == pytest.approx((0.5, 0.48, 0.52))
+    assert side_gap([]).status == "not_measurable"
 
 
 def test_a_run_without_the_figure_makes_the_arm_unreadable_and_is_named():
@@ -272,6 +329,9 @@ def test_with_five_runs_welch_says_whether_a_method_acted():
     noisy, lower = [0.60, 0.65, 0.70, 0.75, 0.80], [0.59, 0.64, 0.69, 0.74, 0.79]
     flat = ([0.5] * 5, [0.5] * 5)
     assert not acted((noisy, lower), flat)  # a point better, of a spread of eight
+    by_chance = action((rows_of(noisy), rows_of(lower)), (rows_of(flat[0]), rows_of(flat[1]))).inaction
+    assert by_chance is not None
+    assert by_chance.endswith("closer to the teacher by less than can be told from chance")
     assert acted(([0.9, 0.91, 0.92, 0.9, 0.91], lower), flat)
 
 

@@ -5,12 +5,15 @@ import pytest
 
 from crossdistill.compare import Contrast, ObservedRun, Pair, inheritance_table, results_table
 from crossdistill.compare.gates import SignalGate, signal_gates
+from crossdistill.core.records import EstimateModel
 from crossdistill.core.types import UNLABELLED
 from crossdistill.metrics._gates import signal_gate
 from crossdistill.stats import wilson
 
 CLEAN = ("clean", "", 0)
 PAIRED = {"conditional_retention_share", "conditional_retention_above_chance"}
+INVARIANCE = {"agreement_kappa", "js_invariance"}
+SIDES = {f"side_with_teacher_{of}{figure}" for of in ("", "wrong_") for figure in ("rate", "second_rate", "excess")}
 PAIRS = [Pair(0, "vit", "cnn", ("kd",))]
 
 
@@ -25,6 +28,7 @@ def run(made):
         found = {} if arm == "ceiling" else {CLEAN: right(clean)}
         taught = {"teacher": "vit", "teacher_run": "teacher-vit-0"} if arm == "kd" else {}
         record = made.record(arm, seed, student="vit" if arm == "teacher" else "cnn", **taught)
+        record = record.model_copy(update={"estimates": {"temperature": EstimateModel(value=1.0)}})
         return ObservedRun(record, found | {("noise", level, 0): right(count) for level, count in levels.items()})
 
     return build
@@ -170,12 +174,14 @@ def test_a_failed_level_keeps_its_accuracy_and_loses_what_is_read_as_a_bias(run)
     rows = [row for row in results_table(study(run, ceiling=200), PAIRS) if row.level == "high" and row.arm != "ceiling"]
     assert {row.signal_gate for row in rows} == {"failed"}
     kept = {row.metric for row in rows if row.status == "ok"}
-    assert {"accuracy", "confidence", "fidelity_agreement"} <= kept
+    assert {"accuracy", "confidence", "fidelity_agreement", "calibration_ece", "error_consistency"} <= kept
     assert {row.metric for row in rows if row.status == "not_measurable"} == {
         "retention",
         "seed_ratio",
         *PAIRED,
         "conditional_retention_chance",
+        *INVARIANCE,
+        *SIDES,
     }
     assert {row.reason for row in rows if row.metric == "retention"} == {
         "too little signal: the ceiling, 20.0 % (cnn, trained on such images), is 10.0 points above the 10.0 % of a "
@@ -186,14 +192,15 @@ def test_a_failed_level_keeps_its_accuracy_and_loses_what_is_read_as_a_bias(run)
 def test_a_level_that_was_not_gated_keeps_its_figures_and_says_so(run):
     rows = [row for row in results_table(study(run, ceiling=200)[:-2], PAIRS) if row.level == "high"]
     assert {row.signal_gate for row in rows} == {"not run"}
-    assert {row.status for row in rows} == {"ok"}
+    assert {row.status for row in rows if row.metric not in SIDES} == {"ok"}  # no second independent, few images on which two differ
 
 
 def test_contrasts_on_a_failed_level_are_not_measurable_and_the_others_are(run):
     runs = study(run, ceiling=200)
     rows = inheritance_table(results_table(runs, PAIRS), runs, PAIRS, [Contrast(0, "kd", "noise")])
     failed = [row for row in rows if row.level_or_auc == "high"]
-    assert {row.metric for row in failed} == {"accuracy", "confidence", "retention", *PAIRED}
+    calibration = {f"calibration_{figure}" for figure in ("ece", "ece_equal_mass", "brier")}  # nats have no points to contrast
+    assert {row.metric for row in failed} == {"accuracy", "confidence", "retention", *PAIRED, *INVARIANCE, *calibration}
     assert {(row.verdict, row.difference, row.teacher_gap, row.signal_gate) for row in failed} == {("not_measurable", None, None, "failed")}
     assert all("too little signal" in row.reason for row in failed)
     others = {row.level_or_auc: row.signal_gate for row in rows if row.level_or_auc != "high" and row.difference is not None}

@@ -35,3 +35,10 @@ def test_is_the_choice_among_those_who_chose():
 def test_is_not_measurable_where_no_answer_names_a_cue():
     found = cue_bias(np.full(5, 9), SHAPE, TEXTURE, COLOUR)
     assert {estimate.status for estimate in found.values()} == {"not_measurable"}
+
+
+def test_a_network_that_answers_every_conflict_alike_chose_no_cue():
+    factors = [np.arange(start, start + 100) % 10 for start in range(3)]
+    found = cue_bias(np.zeros(100, np.int64), *factors)
+    assert {(e.status, e.value, e.n) for e in found.values()} == {("not_measurable", None, 100)}
+    assert all("every answer is the same class" in e.reason for e in found.values())

@@ -105,6 +105,7 @@ def test_a_constant_predictor_is_not_measurable():
 
 def test_one_image_is_not_measurable():
     assert js_invariance(np.zeros((1, 3)), np.zeros((1, 3))).status == "not_measurable"
+    assert spread_between_images(np.full((1, 3), 1 / 3)).tolist() == [0.0]  # and never NaN
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
@@ -117,3 +118,18 @@ def test_refuses_a_temperature_that_is_not_positive(temperature):
 def test_refuses_other_images_or_classes(shape):
     with pytest.raises(ValueError, match="clean_logits must be"):
         js_invariance(np.zeros((4, 3)), np.zeros(shape))
+
+
+def test_a_known_spread_is_not_taken_again():
+    generator = np.random.default_rng(8)
+    before, after = predictions(generator, 300), predictions(generator, 300)
+    spread = spread_between_images(softmax(before / 1.7, axis=-1))
+    found, known = (js_invariance(before, after, of, temperature=1.7) for of in (None, spread))
+    assert (known.value, known.low, known.high) == pytest.approx((found.value, found.low, found.high), abs=1e-12)
+    assert js_invariance(before, after, 2 * spread, temperature=1.7).value == pytest.approx(1 - (1 - found.value) / 2)
+
+
+def test_a_spread_of_other_images_is_refused():
+    logits = predictions(np.random.default_rng(9), 20)
+    with pytest.raises(ValueError, match=r"one number for each of the 20 images, got \(19,\)"):
+        js_invariance(logits, logits, np.ones(19))

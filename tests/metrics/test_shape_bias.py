@@ -38,3 +38,13 @@ def test_draws_are_averaged_inside_an_image():
 def test_a_factor_may_differ_between_draws():
     textures = np.stack([TEXTURES, TEXTURES[::-1]])
     assert shape_bias(np.stack([SHAPES, SHAPES]), SHAPES, textures).value == 1
+
+
+def test_a_network_that_answers_every_conflict_alike_chose_no_cue():
+    shapes, textures = np.arange(100) % 10, np.arange(1, 101) % 10
+    refused = shape_bias(np.zeros(100, np.int64), shapes, textures)
+    assert (refused.status, refused.value, refused.n) == ("not_measurable", None, 100)
+    assert "every answer is the same class" in refused.reason
+    assert shape_bias(np.zeros((2, 100), np.int64), shapes, textures).status == "not_measurable"
+    assert shape_bias(np.eye(1, 100, dtype=np.int64)[0], shapes, textures).status == "ok"  # one other answer: it may have chosen
+    assert shape_bias(np.zeros(100, np.int64), np.zeros(100, np.int64), np.arange(1, 101)).value == 1  # only one shape was shown

@@ -96,6 +96,7 @@ def test_too_few_images_are_not_measurable():
     teacher = np.zeros(FEWEST_IMAGES - 1, int)
     found = side_with_teacher(teacher, teacher, teacher + 1, teacher)
     assert {estimate.status for estimate in found.values()} == {"not_measurable"}
+    assert found["excess"].unit == "difference"  # refused or not
     assert (
         f"29 images on which teacher and independent differ and one of them is sided with: at least {FEWEST_IMAGES}" in found["rate"].reason
     )

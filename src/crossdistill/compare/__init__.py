@@ -1,11 +1,13 @@
-"""From observations to the two tables: what every network scored, and what its students inherited (torch-free)."""
+"""From observations to the tables: what every network scored, and what its students inherited (torch-free)."""
 
 from crossdistill.compare.contrasts import inheritance_table
 from crossdistill.compare.gates import SignalGate, signal_gates
 from crossdistill.compare.observed import Contrast, ObservedRun, Pair
 from crossdistill.compare.pairs import pairs_table
 from crossdistill.compare.results import results_table
+from crossdistill.compare.similarity import similarity_table
 from crossdistill.compare.tables import read_table, write_table
+from crossdistill.compare.transfer import transfer_table
 
 __all__ = [
     "Contrast",
@@ -17,5 +19,7 @@ __all__ = [
     "read_table",
     "results_table",
     "signal_gates",
+    "similarity_table",
+    "transfer_table",
     "write_table",
 ]

@@ -1,4 +1,7 @@
-"""Metrics applied by name: each says with its parameters what it reads, and is applied wherever all of that exists."""
+"""Metrics applied by name: each says with its parameters what it reads, and is applied wherever all of that exists.
+
+An input that ought to exist and does not stands as `Unavailable`, with the reason: what reads it is then not measurable, not missing.
+"""
 
 import inspect
 import math
@@ -12,12 +15,20 @@ from crossdistill.core.types import Estimate
 
 
 @dataclass(frozen=True)
+class Unavailable:
+    """In place of an input: why it is not there."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Reader:
-    """A metric's function, the inputs it cannot do without, and all that it knows what to do with."""
+    """A metric's function, the inputs it cannot do without, all that it knows what to do with, and the unit that its decorator names."""
 
     function: Callable[..., Any]
     needed: frozenset[str]
     known: frozenset[str]
+    unit: str
 
 
 def applicable(inputs: Collection[str]) -> set[str]:
@@ -31,9 +42,15 @@ def needed_by(metric: str) -> frozenset[str]:
 
 
 def figures_of(metric: str, inputs: Mapping[str, Any]) -> dict[str, Estimate]:
-    """What a metric makes of the inputs: one figure under its own name, several as `metric_figure`. Raises ValueError for NaN."""
+    """What a metric makes of the inputs: one figure under its own name, several as `metric_figure`. Raises ValueError for NaN.
+
+    Where an input that it knows is `Unavailable`, even one that it could do without, its one figure is not measurable for that reason.
+    """
     reader = _readers()[metric]
-    result = reader.function(**{name: value for name, value in inputs.items() if name in reader.known})
+    read = {name: value for name, value in inputs.items() if name in reader.known}
+    if lacking := next((value for value in read.values() if isinstance(value, Unavailable)), None):
+        return {metric: Estimate.not_measurable(lacking.reason, unit=reader.unit)}
+    result = reader.function(**read)
     figures = {metric: result} if isinstance(result, Estimate) else {f"{metric}_{figure}": e for figure, e in result.items()}
     for name, estimate in figures.items():
         if any(math.isnan(number) for number in (estimate.value, estimate.low, estimate.high) if number is not None):
@@ -43,9 +60,10 @@ def figures_of(metric: str, inputs: Mapping[str, Any]) -> dict[str, Estimate]:
 
 @cache
 def _readers() -> dict[str, Reader]:
-    return {name: _reader(registry.get("metric", name).function) for name in registry.names("metric")}
+    plugins = [registry.get("metric", name) for name in registry.names("metric")]
+    return {plugin.name: _reader(plugin.function, plugin.facts["unit"]) for plugin in plugins}
 
 
-def _reader(function: Callable[..., Any]) -> Reader:
+def _reader(function: Callable[..., Any], unit: str = "") -> Reader:
     parameters = inspect.signature(function).parameters.values()
-    return Reader(function, frozenset(p.name for p in parameters if p.default is p.empty), frozenset(p.name for p in parameters))
+    return Reader(function, frozenset(p.name for p in parameters if p.default is p.empty), frozenset(p.name for p in parameters), unit)

@@ -13,7 +13,10 @@ from crossdistill.compare.verdicts import ENOUGH_RUNS, points
 from crossdistill.core.records import ResultRow
 from crossdistill.core.types import Estimate
 from crossdistill.metrics.inheritance import inheritance
-from crossdistill.stats import Z, difference_spread, has_spread, t_quantile, welch
+from crossdistill.stats import Z, difference_spread, has_spread, mean_interval, t_quantile, welch
+
+OF_IMAGES = "images of single networks: one run in an arm, no claim about the method"
+"""The source of an interval that says nothing of other runs."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Comparison:
     p: float | None = None
     minimum_detectable: float | None = None
     runs_needed: int | None = None
-    source: str = ""  # the one procedure that gave interval and p, in words
+    source: str = ""  # the one procedure that gave interval and p, in words; "" where there is no interval
 
 
 @dataclass(frozen=True)
@@ -35,43 +38,68 @@ class Action:
     inaction: str | None = None
 
 
-def arm_comparison(students: Sequence[ResultRow], independents: Sequence[ResultRow]) -> Comparison:
-    """The metric `inheritance` of one figure's rows.
+def arm_comparison(
+    students: Sequence[ResultRow], controls: Sequence[ResultRow], names: tuple[str, str] = ("student", "independent")
+) -> Comparison:
+    """Students minus controls by one figure's rows: Welch on run means (the metric `inheritance`), over images where an arm has one run.
 
-    Where there is no interval (one run, or no spread between runs) the bare difference stays, marked as no claim.
+    Where runs do not differ, the bare difference stays, marked as no claim. `names` are what the runs of each arm are called.
     """
-    if refusal := unreadable("student", students) or unreadable("independent", independents):
+    if refusal := unreadable(names[0], students) or unreadable(names[1], controls):
         return Comparison(Estimate.not_measurable(refusal))
-    a, b = values(students), values(independents)
-    found = inheritance(a, b)
+    if min(len(students), len(controls)) < 2:
+        return _of_single_networks(students, controls)
+    found = inheritance(values(students), values(controls))
     if found["difference"].value is None:
-        bare = float(a.mean() - b.mean())
-        reason = f"{found['difference'].reason} (the bare difference of {points(bare)} is no claim)"
-        return Comparison(replace(found["difference"], value=bare, reason=reason))
+        return _bare(students, controls, found["difference"].reason or "")
     needed = found["runs_needed"].value
-    runs_needed = None if needed is None else int(needed)
-    return Comparison(found["difference"], found["p_value"].value, found["minimum_detectable"].value, runs_needed)
+    return Comparison(
+        found["difference"],
+        found["p_value"].value,
+        found["minimum_detectable"].value,
+        None if needed is None else int(needed),
+        f"Welch t on run means, {len(students)} v {len(controls)} runs",
+    )
 
 
-def teacher_gap(teachers: Sequence[ResultRow], independents: Sequence[ResultRow]) -> Estimate:
-    """Teacher minus independent with its 95 % interval: Welch over runs where there are two teacher runs or more.
+def teacher_gap(teachers: Sequence[ResultRow], others: Sequence[ResultRow], name: str = "independent") -> Estimate:
+    """Teacher minus independent (or another) with its 95 % interval: Welch over runs where both have two runs or more.
 
-    With one teacher run the teacher is this checkpoint, known up to its image interval: with h half its interval's width,
-    variance = (h / 1.96)^2 + var(independent runs) / runs, and t has the Welch-Satterthwaite degrees of freedom with those of
-    the first part infinite. The same formula serves where no arm has any spread between runs.
+    A side with one run is this checkpoint, known up to its image interval: with h half its interval's width, (h / 1.96)^2 takes the
+    place of var(runs) / runs, and its degrees of freedom are infinite in the Welch-Satterthwaite formula. The teachers' images serve
+    also where no side has any spread between runs.
     """
-    if refusal := unreadable("teacher", teachers) or unreadable("independent", independents):
+    if refusal := unreadable("teacher", teachers) or unreadable(name, others):
         return Estimate.not_measurable(refusal)
-    a, b = values(teachers), values(independents)
-    if len(b) < 2:
-        return Estimate.not_measurable("1 independent run: the gap to the teacher takes at least 2")
-    if len(a) > 1 and has_spread(a, b):
+    a, b = values(teachers), values(others)
+    n = min(len(a), len(b))
+    if n > 1 and has_spread(a, b):
         result = welch(a, b)
-        return Estimate(result.difference, result.low, result.high, n=min(len(a), len(b)))
-    half = float(np.mean([(row.high - row.low) / 2 for row in teachers if row.low is not None and row.high is not None] or [0.0]))
-    spread = difference_spread((half / Z) ** 2, math.inf, float(np.var(b, ddof=1)) / len(b), len(b) - 1)
+        return Estimate(result.difference, result.low, result.high, n=n)
+    sides = _variance(teachers, of_images=len(a) < 2 or not has_spread(a, b)), _variance(others, of_images=len(b) < 2)
+    if sides[0] is None or sides[1] is None:
+        return Estimate.not_measurable("a network that is the only run of its arm has no interval over images: the gap is not known", n=n)
+    spread = difference_spread(*sides[0], *sides[1])
     gap, reach = float(a.mean() - b.mean()), t_quantile(spread.freedom) * spread.standard_error
-    return Estimate(gap, gap - reach, gap + reach, n=min(len(a), len(b)))
+    return Estimate(gap, gap - reach, gap + reach, n=n)
+
+
+def side_gap(second_rates: Sequence[ResultRow]) -> Estimate:
+    """How much more a student that is its teacher would side with it than second independents do: 1 minus their mean rate.
+
+    Student's t over the runs, over images where there is one run or none differs from another.
+    """
+    if refusal := unreadable("student", second_rates):
+        return Estimate.not_measurable(refusal)
+    rates = values(second_rates)
+    gap, n = 1 - float(rates.mean()), len(rates)
+    if n > 1 and has_spread(rates):
+        low, high = mean_interval(rates)
+        return Estimate(gap, 1 - high, 1 - low, n=n)
+    half = image_reach(second_rates[:1])
+    if half is None:
+        return Estimate.not_measurable("the second independents' rate has no interval over images", n=n)
+    return Estimate(gap, gap - half, gap + half, n=n)
 
 
 def action(
@@ -90,11 +118,45 @@ def action(
     gained = float(agreed.mean() - agreed_without.mean())
     if _higher(agreed, agreed_without) or _higher(-kl, -kl_without):
         return Action(gained)
+    nearer = gained > 0 or float(kl.mean()) < float(kl_without.mean())
+    closer = "closer to the teacher by less than can be told from chance" if nearer else "no closer to the teacher"
     reason = (
         f"students agree with their teacher on {100 * agreed.mean():.1f} % of clean images and independents on "
-        f"{100 * agreed_without.mean():.1f} %, at a mean KL of {kl.mean():.3f} and {kl_without.mean():.3f} nats: no closer to the teacher"
+        f"{100 * agreed_without.mean():.1f} %, at a mean KL of {kl.mean():.3f} and {kl_without.mean():.3f} nats: {closer}"
     )
     return Action(gained, reason)
+
+
+def image_reach(rows: Sequence[ResultRow]) -> float | None:
+    """Half the width of the mean's interval over images, the mean of the networks' own; None where one has no interval.
+
+    The networks were shown the same images: their mean is hardly better known than one of them.
+    """
+    halves = [(row.high - row.low) / 2 for row in rows if row.low is not None and row.high is not None]
+    return math.fsum(halves) / len(halves) if len(halves) == len(rows) else None
+
+
+def _of_single_networks(students: Sequence[ResultRow], controls: Sequence[ResultRow]) -> Comparison:
+    """The difference with +- sqrt(h_a^2 + h_b^2), h half the width of each arm's interval over images: nothing is known of other runs."""
+    of_students, of_controls = image_reach(students), image_reach(controls)
+    if of_students is None or of_controls is None:
+        return _bare(students, controls, "one run in an arm, and a figure that has no interval over images")
+    difference, reach = float(values(students).mean() - values(controls).mean()), math.hypot(of_students, of_controls)
+    return Comparison(Estimate(difference, difference - reach, difference + reach, n=1, unit="difference"), source=OF_IMAGES)
+
+
+def _bare(students: Sequence[ResultRow], controls: Sequence[ResultRow], why: str) -> Comparison:
+    bare = float(values(students).mean() - values(controls).mean())
+    refused = Estimate.not_measurable(f"{why} (the bare difference of {points(bare)} is no claim)", n=min(len(students), len(controls)))
+    return Comparison(replace(refused, value=bare))
+
+
+def _variance(rows: Sequence[ResultRow], *, of_images: bool) -> tuple[float, float] | None:
+    """The variance of the rows' mean with its degrees of freedom, over runs or over images; None without an interval over images."""
+    if not of_images:
+        return float(np.var(values(rows), ddof=1)) / len(rows), len(rows) - 1
+    half = image_reach(rows)
+    return None if half is None else ((half / Z) ** 2, math.inf)
 
 
 def _higher(a: np.ndarray, b: np.ndarray) -> bool:

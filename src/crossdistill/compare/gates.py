@@ -1,18 +1,64 @@
-"""The signal gate of every probe at every level: whether its images carry enough of the label to be read as a bias at all."""
+"""The validity gates: which networks can be read, which probes carry enough of the label to be read as a bias, and what is held to that."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from crossdistill.compare.observed import AVERAGE, CLEAN, Answers, ObservedRun, chance_level, clean_answers, curve, levels, paired
+from crossdistill.compare.observed import (
+    AVERAGE,
+    CLEAN,
+    Answers,
+    ObservedRun,
+    chance_level,
+    clean_answers,
+    correct,
+    curve,
+    draws_of,
+    paired,
+    probes,
+)
 from crossdistill.core.records import CEILING, GateStatus
-from crossdistill.metrics._gates import SIGNAL, carries_signal, signal_gate
+from crossdistill.metrics._gates import SIGNAL, accuracy_gate, carries_signal, signal_gate
 from crossdistill.metrics.accuracy import accuracy
 
 TOO_LITTLE_SIGNAL = "too little signal"
 """How the reason of a failed gate begins."""
+
+SIDES = frozenset({"student_decisions", "teacher_decisions", "independent_decisions"})
+RIGHT_ON_BOTH = frozenset({"probe_correct", "clean_correct"})
+ON_BOTH = frozenset({"clean_decisions", "probe_decisions", "clean_logits", "probe_logits"})
+ERRORS = frozenset({"correct_a", "decisions_a"})
+
+CUE = "_labels"
+"""How the inputs end that name the class of one cue of an image."""
+
+
+def read_as_a_bias(needed: Collection[str]) -> bool:
+    """Whether a metric with these inputs is read as a bias, so that a probe without signal refuses it.
+
+    What sets a probe beside the clean images, which cue is chosen, and whose side is taken. Accuracy, confidence, calibration and what
+    two networks have in common are figures of these very images: they stay.
+    """
+    return bool((RIGHT_ON_BOTH | ON_BOTH | SIDES) & set(needed)) or any(name.endswith(CUE) for name in needed)
+
+
+def needs_a_network_that_learnt(needed: Collection[str]) -> bool:
+    """Whether a metric with these inputs means nothing of a network that fails its accuracy gate; errors are shared by those who learnt.
+
+    Invariance is not among them: of a network that answers at random its kappa is 0, and of one that always answers the same it is not
+    measurable by itself.
+    """
+    return bool((RIGHT_ON_BOTH | SIDES | ERRORS) & set(needed))
+
+
+def accuracy_refusal(run: ObservedRun) -> str | None:
+    """Why a network cannot be read: its accuracy gate. None also where its clean images were not observed or labelled."""
+    clean = clean_answers(run)
+    if clean is None or not clean.labelled:
+        return None
+    return accuracy_gate(correct(clean), chance_level(clean.labels))
 
 
 @dataclass(frozen=True)
@@ -74,7 +120,8 @@ def signal_gates(runs: Sequence[ObservedRun]) -> dict[tuple[str, str], SignalGat
     floors: dict[tuple[str, str], float] = {}
     for run in runs:
         clean = clean_answers(run)
-        for probe, of_probe in levels(run).items():
+        for probe in probes(run):
+            of_probe = draws_of(run, probe)
             for level, answers in curve(of_probe).items():
                 if probe != CLEAN[0] and (clean is None or paired(probe, answers, clean)) and answers.labelled:
                     floors.setdefault((probe, level), chance_level(answers.labels))

@@ -140,12 +140,16 @@ def rows(observations: Observations, index: np.ndarray) -> Observations:
     )
 
 
-def levels(run: ObservedRun) -> dict[str, dict[str, list[Observations]]]:
-    """{probe: {level: its draws}} of a run, levels in the order in which they were observed."""
-    found: dict[str, dict[str, dict[int, Observations]]] = {}
-    for (probe, level, draw), seen in run.observations.items():
-        found.setdefault(probe, {}).setdefault(level, {})[draw] = seen
-    return {probe: {level: [draws[draw] for draw in sorted(draws)] for level, draws in of.items()} for probe, of in found.items()}
+def probes(run: ObservedRun) -> list[str]:
+    """The sets that a run was shown, in the order in which they were observed."""
+    return list(dict.fromkeys(probe for probe, _, _ in run.observations))
+
+
+def draws_of(run: ObservedRun, probe: str) -> dict[str, list[Observations]]:
+    """{level: its draws} of one set, levels in the order in which they were observed; nothing else is looked up."""
+    places = sorted((place for place in run.observations if place[0] == probe), key=lambda place: place[2])
+    order = dict.fromkeys(level for of, level, _ in run.observations if of == probe)
+    return {level: [run.observations[place] for place in places if place[1] == level] for level in order}
 
 
 def curve(of_probe: Mapping[str, Sequence[Observations]]) -> dict[str, Answers]:

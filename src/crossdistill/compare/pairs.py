@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import Any
-
-import numpy as np
 
 from crossdistill.compare.applied import applicable, figures_of, needed_by
-from crossdistill.compare.observed import Answers, ObservedRun, correct, curve, levels, shared_index
+from crossdistill.compare.inputs import inputs_of_two
+from crossdistill.compare.observed import Answers, ObservedRun, curve, draws_of, probes, shared_index
 from crossdistill.core.records import PairRow
 
 OF_TWO = {"decisions_a", "decisions_b", "correct_a", "correct_b"}
@@ -20,7 +18,7 @@ def pairs_table(runs: Sequence[ObservedRun]) -> list[PairRow]:
     A metric is applied wherever all its inputs exist, as in `results_table`. The figures are about these networks and not about the
     methods that made them. Raises ValueError where two networks were shown other labels, or another number of draws.
     """
-    curves = [{(probe, level): answers for probe, of in levels(run).items() for level, answers in curve(of).items()} for run in runs]
+    curves = [{(probe, level): answers for probe in probes(run) for level, answers in curve(draws_of(run, probe)).items()} for run in runs]
     return [
         row
         for (run_a, of_a), (run_b, of_b) in combinations(zip(runs, curves, strict=True), 2)
@@ -34,7 +32,7 @@ def _rows(a: str, b: str, place: tuple[str, str], answers_a: Answers, answers_b:
     kept = shared_index([answers_a.index, answers_b.index])
     if not len(kept) or answers_a.split != answers_b.split:
         return
-    inputs = _inputs(answers_a.at(kept), answers_b.at(kept), f"'{a}' and '{b}' on '{place[0]}'")
+    inputs = inputs_of_two(answers_a.at(kept), answers_b.at(kept), f"'{a}' and '{b}' on '{place[0]}'")
     for metric in sorted(applicable(inputs)):
         if needed_by(metric) & OF_TWO:
             for figure, e in figures_of(metric, inputs).items():
@@ -42,14 +40,3 @@ def _rows(a: str, b: str, place: tuple[str, str], answers_a: Answers, answers_b:
                     a=a, b=b, probe=place[0], level=place[1], metric=figure, value=e.value, low=e.low, high=e.high, n=e.n, unit=e.unit,
                     status=e.status, reason=e.reason,
                 )  # fmt: skip
-
-
-def _inputs(a: Answers, b: Answers, where: str) -> dict[str, Any]:
-    if len(a.draws) != len(b.draws):
-        raise ValueError(f"{where}: {len(a.draws)} and {len(b.draws)} draws; the same draws must be compared")
-    inputs: dict[str, Any] = {"decisions_a": a.decisions, "decisions_b": b.decisions}
-    if not (a.labelled and b.labelled):
-        return inputs
-    if not np.array_equal(a.labels, b.labels):
-        raise ValueError(f"{where}: the same images have other labels")
-    return {**inputs, "labels": a.labels, "correct_a": correct(a), "correct_b": correct(b)}

@@ -1,5 +1,7 @@
 """The results table: every metric on every set of every network where its inputs exist."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,21 +9,10 @@ from typing import Any
 import numpy as np
 
 from crossdistill.compare.applied import applicable, figures_of, needed_by
-from crossdistill.compare.gates import SignalGate, signal_gates
-from crossdistill.compare.observed import (
-    AVERAGE,
-    CLEAN,
-    Answers,
-    ObservedRun,
-    Pair,
-    chance_level,
-    clean_answers,
-    correct,
-    curve,
-    levels,
-    paired,
-    shared_index,
-)
+from crossdistill.compare.companions import Companions, TaughtBy, companions
+from crossdistill.compare.gates import SignalGate, accuracy_refusal, needs_a_network_that_learnt, read_as_a_bias, signal_gates
+from crossdistill.compare.inputs import Clean, Shown, on_shared_images, own_inputs, pool_inputs, side_inputs, teacher_inputs
+from crossdistill.compare.observed import AVERAGE, CLEAN, ObservedRun, Pair, curve, draws_of, probes
 from crossdistill.core.records import CEILING, CLEAN_ACCURACY, ResultRow
 from crossdistill.core.types import Estimate
 from crossdistill.metrics.accuracy import accuracy
@@ -29,11 +20,11 @@ from crossdistill.metrics.accuracy import accuracy
 FEWEST_LEVELS = 3
 """A curve with fewer levels than this is labelled so."""
 
-BESIDE_CLEAN = {"probe_correct", "clean_correct"}
-"""What puts a probe beside the clean images: a metric that reads one of these is read as a bias, and is held to the signal gate."""
+LEFT_TO_PAIRS = {"mcnemar"}
+"""Whether two checkpoints differ at all: a student and its teacher nearly always do, and it says nothing about the method."""
 
-CUE = "_labels"
-"""How the inputs end that name the class of one cue of an image: choices between cues are read as a bias as well."""
+Level = Mapping[str, Shown]
+"""What the runs answered to one set at one level, by run."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +40,12 @@ class Place:
 
 
 @dataclass(frozen=True)
-class TaughtBy:
-    """The teacher network and the teacher run that a figure refers to."""
+class Study:
+    """What the rows of one network read of all networks."""
 
-    network: str
-    run: str
+    gates: Mapping[tuple[str, str], SignalGate]
+    refusals: Mapping[str, str | None]  # by run: why it failed its accuracy gate
+    companions: Mapping[str, Companions]
 
 
 def results_table(runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> list[ResultRow]:
@@ -61,96 +53,84 @@ def results_table(runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> list[Re
 
     A metric is applied wherever all its inputs exist. Probes with several levels also get the level "auc", the mean over the
     levels, taken inside each image. An independent is compared with every teacher run that taught a student of its own
-    network and seed; those rows name the teacher.
+    network and seed; those rows name the teacher. A student's rows beside its teacher also say whose side it takes.
 
-    Where a probe's signal gate failed (over all the runs, see `gates`), figures that put the probe beside the clean images
-    (retention) and choices between cues are not measurable: they would be read as a bias. Accuracy, confidence and fidelity stay,
-    since they say what was answered, whatever the images hold; `signal_gate` says on every row what became of the gate.
+    Where a probe's signal gate failed (over all the runs), what is read as a bias is not measurable (see `gates`). Accuracy, confidence,
+    calibration, fidelity and shared errors stay, since they say what was answered, whatever the images hold; `signal_gate` says on every
+    row what became of the gate. Of a network that failed its accuracy gate, what builds on its being right is not measurable.
 
     A probe that drops images has `clean_accuracy` beside its accuracy, over the same images.
     """
-    by_name, gates = {run.record.run: run for run in runs}, signal_gates(runs)
-    teachers = [[by_name[t.run] for t in _teachers(run, runs, pairs) if t.run in by_name] for run in runs]
-    return [row for run, of_run in zip(runs, teachers, strict=True) for row in _rows_of_run(run, of_run, gates)]
+    study = Study(signal_gates(runs), {run.record.run: accuracy_refusal(run) for run in runs}, companions(runs, pairs))
+    clean = {run.record.run: Clean.of(run) for run in runs}
+    probed = {run.record.run: _probed_images(run) for run in runs}
+    rows: dict[str, dict[str, list[ResultRow]]] = {run.record.run: {probe: [] for probe in probes(run)} for run in runs}
+    # Probe by probe, so that no more than one is held in memory where observations are read as they are asked for.
+    for probe in dict.fromkeys(probe for run in runs for probe in probes(run)):
+        of_probe: dict[str, dict[str, Shown]] = {}
+        n_levels: dict[str, int] = {}
+        for run in runs:
+            name, draws = run.record.run, draws_of(run, probe)
+            n_levels[name] = len(draws)
+            for level, answers in curve(draws).items():
+                of_probe.setdefault(level, {})[name] = Shown(run, probe, answers, clean[name])
+        for level, shown in of_probe.items():
+            for name, one in shown.items():
+                rows[name][probe] += _rows(study, level, n_levels[name], one, shown, probed[name])
+    return [row for of_run in rows.values() for of_probe in of_run.values() for row in of_probe]
 
 
-def _teachers(run: ObservedRun, runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> list[TaughtBy]:
-    """Whom a run is compared with: its own teacher, or for an independent or a twin the teachers of its seed's students."""
-    record = run.record
-    if record.teacher and record.teacher_run:
-        return [TaughtBy(record.teacher, record.teacher_run)]
-    untaught = record.arm not in ("teacher", CEILING)
-    wanted = {pair.teacher for pair in pairs if pair.student == record.student and untaught}
-    taught = (
-        TaughtBy(other.record.teacher, other.record.teacher_run)
-        for other in runs
-        if other.record.teacher in wanted and other.record.teacher_run
-        if (other.record.student, other.record.seed) == (record.student, record.seed)
-    )
-    return list(dict.fromkeys(taught))
+def _rows(study: Study, level: str, n_levels: int, one: Shown, shown: Level, probed: np.ndarray) -> Iterator[ResultRow]:
+    """The rows of one network on one set at one level."""
+    run, beside = one.run, study.companions[one.run.record.run]
+    # A ceiling is shown its probe and nothing else.
+    of_the_test = one.beside is not None or run.record.arm == CEILING
+    lost = len(np.setdiff1d(probed, one.answers.index)) if of_the_test else 0
+    inputs = own_inputs(one)
+    inputs |= pool_inputs(one, [shown[other] for other in beside.pool if other in shown])
+    gate = study.gates.get((one.probe, level))
+    place = Place(one.probe, level, lost, _note(level, n_levels, gate), gate, inputs.get("chance"))
+    yield from _figures(run, place, inputs, applicable(inputs), study.refusals[run.record.run])
+    if lost and "clean_correct" in inputs:
+        yield _row(run, place, CLEAN_ACCURACY, _share_right(inputs["clean_correct"]), None)
+    for teacher in beside.teachers:
+        if teacher.run in shown:
+            yield from _beside_teacher(study, place, one, shown, inputs, teacher)
 
 
-def _rows_of_run(
-    run: ObservedRun, teachers: Sequence[ObservedRun], gates: Mapping[tuple[str, str], SignalGate]
+def _beside_teacher(
+    study: Study, place: Place, one: Shown, shown: Level, inputs: Mapping[str, Any], teacher: TaughtBy
 ) -> Iterator[ResultRow]:  # fmt: skip
-    clean = clean_answers(run)
-    observed = levels(run)
-    curves_of_teachers = [{probe: curve(of) for probe, of in levels(teacher).items()} for teacher in teachers]
-    probed = _probed_images(run)
-    for probe, of_probe in observed.items():
-        for level, answers in curve(of_probe).items():
-            # A ceiling is shown its probe and nothing else.
-            of_the_test = paired(probe, answers, clean) or run.record.arm == CEILING
-            lost = len(np.setdiff1d(probed, answers.index)) if of_the_test else 0
-            inputs, gate = _inputs(probe, answers, clean), gates.get((probe, level))
-            place = Place(probe, level, lost, _note(level, len(of_probe), gate), gate, inputs.get("chance"))
-            yield from _figures(run, place, inputs, applicable(inputs))
-            if lost and "clean_correct" in inputs:
-                yield _row(run, place, CLEAN_ACCURACY, _share_right(inputs["clean_correct"]), None)
-            for teacher, curves in zip(teachers, curves_of_teachers, strict=True):
-                if theirs := curves.get(probe, {}).get(level):
-                    yield from _against_teacher(run, teacher, place, clean, answers, theirs)
-
-
-def _against_teacher(
-    run: ObservedRun, teacher: ObservedRun, place: Place, clean: Answers | None, answers: Answers, theirs: Answers
-) -> Iterator[ResultRow]:
-    """The rows of the metrics that also read the teacher's answers, over the images that both answered."""
-    kept = shared_index([answers.index, theirs.index])
-    if not len(kept):
+    """The rows of the metrics that also read the teacher's answers, over the images that all networks concerned answered."""
+    name, beside = one.run.record.run, study.companions[one.run.record.run]
+    if both := on_shared_images(one, shown[teacher.run]):
+        own = inputs if both[0] is one else own_inputs(both[0])
+        found = {**own, **teacher_inputs(*both)}
+        of_teacher = study.refusals[teacher.run]
+        unread = study.refusals[name] or (of_teacher and f"{shown[teacher.run].run.record.label}: {of_teacher}")
+        yield from _figures(one.run, place, found, applicable(found) - applicable(own) - LEFT_TO_PAIRS, unread, teacher)
+    if beside.independent not in shown:
         return
-    own = _inputs(place.probe, answers.at(kept), clean)
-    inputs = {**own, "student_logits": answers.at(kept).logits, "teacher_logits": theirs.at(kept).logits}
-    taught_by = TaughtBy(teacher.record.student, teacher.record.run)
-    yield from _figures(run, place, inputs, applicable(inputs) - applicable(own), taught_by)
+    others = [teacher.run, beside.independent, *([beside.second_independent] if beside.second_independent in shown else [])]
+    if four := on_shared_images(one, *(shown[other] for other in others)):
+        found = side_inputs(*four)
+        unread = ((other, study.refusals[other]) for other in others)
+        refusal = study.refusals[name] or next((f"{shown[other].run.record.label}: {reason}" for other, reason in unread if reason), None)
+        yield from _figures(one.run, place, found, applicable(found) - applicable({"labels"}), refusal, teacher)
 
 
 def _figures(
-    run: ObservedRun, place: Place, inputs: Mapping[str, Any], metrics: set[str], taught_by: TaughtBy | None = None
+    run: ObservedRun, place: Place, inputs: Mapping[str, Any], metrics: set[str], unread: str | None, taught_by: TaughtBy | None = None
 ) -> Iterator[ResultRow]:
-    refusal = place.gate and place.gate.reason
+    """The rows of some metrics; `unread` says why a network concerned failed its accuracy gate."""
+    drowned = place.gate and place.gate.reason
     for metric in sorted(metrics):
         needed = needed_by(metric)
+        refusal = (read_as_a_bias(needed) and drowned) or (needs_a_network_that_learnt(needed) and unread)
         for figure, estimate in figures_of(metric, inputs).items():
-            if refusal and (needed & BESIDE_CLEAN or any(name.endswith(CUE) for name in needed)):
+            if refusal:
                 estimate = Estimate.not_measurable(refusal, n=estimate.n, unit=estimate.unit)
             yield _row(run, place, figure, estimate, taught_by)
-
-
-def _inputs(probe: str, answers: Answers, clean: Answers | None) -> dict[str, Any]:
-    """What metrics may read of one set, by name; see `crossdistill.metrics`."""
-    inputs: dict[str, Any] = {"logits_or_decisions": answers.decisions, "decisions": answers.decisions}
-    inputs |= {"logits": answers.logits} if answers.has_logits else {}
-    inputs |= {f"{factor}_labels": values for factor, values in answers.factors.items()}
-    if not answers.labelled:
-        return inputs
-    inputs |= {"labels": answers.labels, "chance": chance_level(answers.labels)}
-    if clean is not None and paired(probe, answers, clean):
-        same_images = clean.at(answers.index)
-        if not np.array_equal(same_images.labels, answers.labels):
-            raise ValueError(f"probe '{probe}' has other labels than the clean images of the same index: its labels are misaligned")
-        inputs |= {"probe_correct": correct(answers), "clean_correct": correct(same_images)}
-    return inputs
 
 
 def _probed_images(run: ObservedRun) -> np.ndarray:

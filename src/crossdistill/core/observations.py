@@ -1,10 +1,14 @@
-"""Observations on disk: one `.npz` for each network and test set, every level and draw inside; torch-free."""
+"""What was observed on disk, torch-free: answers, one `.npz` for each network and test set, every level and draw inside; and what
+instruments gave, one `.npz` for each network and instrument.
+"""
 
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +17,13 @@ from crossdistill.core.store import write_atomically
 from crossdistill.core.types import Observations
 
 LevelDraw = tuple[str, int]
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+Measurement = np.ndarray | dict[str, np.ndarray] | str
+"""What an instrument gave of one network, [images, ...] alone or by name; a text is the reason why it has nothing to measure there."""
+
+DAMAGE = (zipfile.BadZipFile, ValueError, KeyError, EOFError, AttributeError, NotImplementedError, zlib.error)
 
 
 def save_observations(path: Path, answers: Mapping[LevelDraw, Observations]) -> None:
@@ -22,21 +33,84 @@ def save_observations(path: Path, answers: Mapping[LevelDraw, Observations]) -> 
         fields = {"logits": seen.logits, "labels": seen.labels, "index": seen.index, "split": np.array(seen.split)}
         fields |= {f"factor:{name}": values for name, values in seen.factors.items()}
         arrays |= {f"{level}|{draw}|{name}": values for name, values in fields.items()}
+    _save(path, arrays)
+
+
+class Stored(Mapping[Key, Value]):
+    """What lies on disk under some keys, each read whenever it is asked for: all of a study may not fit in memory."""
+
+    def __init__(self, keys: Iterable[Key], read: Callable[[Key], Value]) -> None:
+        self._keys, self._read = dict.fromkeys(keys), read
+
+    def __getitem__(self, key: Key) -> Value:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._read(key)
+
+    def __contains__(self, key: object) -> bool:  # without reading it
+        return key in self._keys
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def stored_observations(path: Path) -> Stored[LevelDraw, Observations]:
+    """What `save_observations` wrote, read one (level, draw) at a time. Raises StudyError where the file is damaged."""
+    names: dict[LevelDraw, dict[str, str]] = {}  # {place: {field: the array's name}}
+    with _arrays(path) as arrays:
+        for name in arrays.files:
+            level, draw, field = name.split("|", 2)
+            names.setdefault((level, int(draw)), {})[field] = name
+
+    def read(place: LevelDraw) -> Observations:
+        with _arrays(path) as arrays:
+            return _observations({field: arrays[name] for field, name in names[place].items()})
+
+    return Stored(names, read)
+
+
+def stored_answers(files: Mapping[str, Path]) -> Stored[tuple[str, str, int], Observations]:
+    """What a network answered on several test sets, {(set, level, draw): answers}, from {set: file}."""
+    sets = {name: stored_observations(path) for name, path in files.items()}
+    return Stored([(name, *place) for name, stored in sets.items() for place in stored], lambda place: sets[place[0]][place[1:]])
+
+
+def save_measurement(path: Path, measurement: Measurement) -> None:
+    """Write what an instrument gave of one network, or why it refused it, atomically."""
+    if isinstance(measurement, str):
+        _save(path, {"reason": np.array(measurement)})
+    elif isinstance(measurement, dict):
+        _save(path, {f"part:{name}": values for name, values in measurement.items()})
+    else:
+        _save(path, {"values": measurement})
+
+
+def load_measurement(path: Path) -> Measurement:
+    """What `save_measurement` wrote. Raises StudyError where the file is damaged."""
+    with _arrays(path) as arrays:
+        if "reason" in arrays.files:
+            return str(arrays["reason"])
+        if "values" in arrays.files:
+            return arrays["values"]
+        return {name.removeprefix("part:"): arrays[name] for name in arrays.files}
+
+
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 
-def load_observations(path: Path) -> dict[LevelDraw, Observations]:
-    """What `save_observations` wrote. Raises StudyError where the file is damaged."""
-    found: dict[LevelDraw, dict[str, np.ndarray]] = {}
+@contextmanager
+def _arrays(path: Path) -> Iterator[Any]:
+    """The arrays of a file. Raises StudyError where it is damaged, which may show only when one is read."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            for name in arrays.files:
-                level, draw, field = name.split("|", 2)
-                found.setdefault((level, int(draw)), {})[field] = arrays[name]
-        return {place: _observations(fields) for place, fields in found.items()}
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, AttributeError, NotImplementedError, zlib.error) as error:
+            yield arrays
+    except DAMAGE as error:
         raise StudyError(f"{path} is damaged ({error}). Delete it, and the same command makes it again.") from error
 
 

@@ -28,6 +28,15 @@ Against = Literal[
 ]
 """What the students of a method are compared with; `docs/measuring.md` says how, contrast by contrast."""
 
+
+def subject(arm: str, teacher: str, student: str) -> str:
+    """What the runs of a taught arm have in common, for people; plan.json says under this name what was left out, and why."""
+    return f"{arm}: {teacher} -> {student}"
+
+
+EARLIER_TEACHER = "earlier_teacher"
+"""The arm of a teacher's weights after an epoch, which teach where they match another teacher's in accuracy."""
+
 CEILING = "ceiling"
 """The arm of a network that is trained on a probe's own images, to learn how much signal they carry."""
 
@@ -92,7 +101,7 @@ class InheritanceRow(Row):
     gap_high: float | None
     fidelity: float | None  # student's top-1 agreement with its teacher on clean images, minus the independent's
     n_runs: int
-    n_teachers: int
+    n_teachers: int  # teacher runs behind the students; against control_teacher behind the side that has fewer
     verdict: Verdict
     reason: str | None
     signal_gate: GateStatus = ""

@@ -205,7 +205,11 @@ def probe(
 
 
 def metric(*, source: str, unit: str, version: int = 1) -> Callable[[F], F]:
-    """Mark a numpy function that returns an Estimate (or several, by name) as a metric."""
+    """Mark a numpy function that returns an Estimate (or several, by name) as a metric.
+
+    `unit` says what its figures are. Each Estimate has its own, by which the comparison knows that students may be contrasted with
+    controls in it: "share", "probability" and "kappa" are the usual ones, where 0.02 are two points.
+    """
     return _mark("metric", version, dict(source=source, unit=unit))
 
 
@@ -215,7 +219,8 @@ def instrument(*, source: str, unit: str, version: int = 1) -> Callable[[F], F]:
     It shows a Network the images, uint8 or [0, 1] [images, 3, height, width] on the network's device, inside passes of its own, and
     reduces on the spot: float32 numpy, one row an image whatever its company, so that batches are put one after another. It
     leaves the network, and every random generator, as it found them. Raises SettingError with the reason where this network has
-    nothing to measure.
+    nothing to measure. A third input named `classes` gets the images' labels. Of the unit "share of the largest" a study draws the
+    maps over its images; of "activation" it keeps the inner products between images, which is all that CKA reads.
     """
     return _mark("instrument", version, dict(source=source, unit=unit))
 

@@ -6,6 +6,7 @@ may be missing):
 - `logits`, `decisions` (the class answered), `logits_or_decisions`, `labels`;
 - `probe_correct`, `clean_correct`: right or wrong on the same images, on a probe and on the clean set;
 - `clean_logits`, `probe_logits`, `clean_decisions`, `probe_decisions`: the answers to the same images, on the clean set and on a probe;
+- `clean_spread`: how far each image's clean prediction is from the others' (see `js_invariance`), the same for every probe;
 - `probabilities`: softmax(logits / the network's own temperature), fitted on clean validation images;
 - `pool_probe_accuracies`, `pool_clean_accuracies`: one figure a network of a pool, [networks], on the same sets;
 - `student_logits`, `teacher_logits`: the answers of a network and of its teacher on the same images;
@@ -14,7 +15,7 @@ may be missing):
 - `shape_labels`, `texture_labels`, `colour_labels`, and so on: one for each factor of an image set;
 - `attention_distance`, `receptive_field`: what the instruments of these names gave;
 - `features_a`, `features_b`: features of two networks on the same images;
-- keyword-only `chance`: the largest class share, what a constant answer scores.
+- keyword-only `chance`: the largest class share, what a constant answer scores; and `temperature`: the network's own.
 
 Arrays run over images, [images]; where a probe was drawn more than once, or its levels are averaged, they carry a leading
 axis, [draws, images] (logits [draws, images, classes]). Average over that axis inside an image before averaging over

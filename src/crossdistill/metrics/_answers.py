@@ -7,12 +7,8 @@ import numpy as np
 from crossdistill.core.types import Estimate
 from crossdistill.stats import mean_interval, share_interval
 
-NOT_TRUSTED = "ratio, not to be trusted"
-"""The unit of a figure that is kept for the record only; the comparison draws no conclusions from it."""
-
-COUNT = "images"
-CHANCE = "share that chance alone scores"
-"""The unit of a count; it grows with the number of images, so that the comparison draws no conclusions from it."""
+NOT_TRUSTED, COUNT, CHANCE = "ratio, not to be trusted", "images", "share that chance alone scores"
+"""Units of what the comparison draws no conclusions from: kept for the record only, growing with the images, no network's own."""
 
 
 class CueAnswers(NamedTuple):
@@ -76,6 +72,15 @@ def three_cues(
     conflict = ~(same(shape, texture) | same(shape, colour) | same(texture, colour))
     cues = {"shape": shape, "texture": texture, "colour": colour}
     return {cue: conflict & same(decisions, labels) for cue, labels in cues.items()}, conflict
+
+
+def one_answer(decisions: np.ndarray, among: np.ndarray, *cues: np.ndarray) -> str | None:
+    """Why no cue was chosen: all images `among` them have one answer, although each cue names several classes there; else None."""
+    among, *values = np.broadcast_arrays(among, decisions, *cues)
+    decided, *named = (np.unique(of[among]) for of in values)
+    if len(decided) == 1 and min(map(len, named)) > 1 and any(decided[0] in of_cue for of_cue in named):
+        return "every answer is the same class, whatever the cues are: none is chosen"
+    return None
 
 
 def per_image(answers: np.ndarray) -> np.ndarray:

@@ -9,6 +9,13 @@ from crossdistill.metrics._answers import finite, not_empty
 LOWEST, HIGHEST = 0.01, 100.0
 
 
+def probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """softmax(logits / temperature) over the last axis, float64."""
+    from scipy.special import softmax
+
+    return softmax(logits.astype(np.float64) / temperature, axis=-1)
+
+
 def fitted_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature, 0.01 to 100, at which softmax(logits / temperature) gives the labels the least negative log likelihood.
 

@@ -27,7 +27,7 @@ class Line:
 
     @classmethod
     def through(cls, clean_accuracies: np.ndarray, probe_accuracies: np.ndarray) -> "Line":
-        x, y = _logit(clean_accuracies), _logit(probe_accuracies)
+        x, y = logit(clean_accuracies), logit(probe_accuracies)
         spread_x = float(((x - x.mean()) ** 2).sum())
         slope = float(((x - x.mean()) * (y - y.mean())).sum()) / spread_x
         residuals = y - y.mean() - slope * (x - x.mean())
@@ -73,14 +73,14 @@ def accuracy_residual(
 
 def _residuals(probe: np.ndarray, clean: np.ndarray, line: Line) -> dict[str, Estimate]:
     probe_accuracy, clean_accuracy = float(probe.mean()), float(clean.mean())
-    x = float(_logit(clean_accuracy))
+    x = float(logit(clean_accuracy))
     foretold = 1 / (1 + math.exp(-line.at(x)))
     # d logit / d accuracy = 1 / (accuracy (1 - accuracy)), and back.
     per_clean, per_logit = line.slope / (clean_accuracy * (1 - clean_accuracy)), foretold * (1 - foretold)
     in_logits = (probe - probe_accuracy) / (probe_accuracy * (1 - probe_accuracy)) - per_clean * (clean - clean_accuracy)
     in_shares = (probe - probe_accuracy) - per_logit * per_clean * (clean - clean_accuracy)
     return {
-        "logit": _estimate(float(_logit(probe_accuracy)) - line.at(x), in_logits, line.variance_at(x), line, unit="logit"),
+        "logit": _estimate(float(logit(probe_accuracy)) - line.at(x), in_logits, line.variance_at(x), line, unit="logit"),
         "share": _estimate(probe_accuracy - foretold, in_shares, per_logit**2 * line.variance_at(x), line, unit="share"),
         "pool_sd": Estimate(line.residual_sd, n=line.n, unit="logit"),
     }
@@ -116,5 +116,6 @@ def _accuracies(accuracies: np.ndarray, name: str) -> np.ndarray:
     return accuracies
 
 
-def _logit(share: np.ndarray | float) -> np.ndarray:
+def logit(share: np.ndarray | float) -> np.ndarray:
+    """log(share / (1 - share)); infinite at 0 and 1, so that callers refuse these first."""
     return np.log(share) - np.log1p(-np.asarray(share))

@@ -1,5 +1,6 @@
 """Similarity of two networks' features on the same images: unbiased CKA over minibatches (Nguyen et al., ICLR 2021, arXiv 2010.15327)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,19 +34,7 @@ def cka(features_a: np.ndarray, features_b: np.ndarray) -> Estimate:
     >>> round(cka(features, -2 * features[:, ::-1]).value, 6)
     1.0
     """
-    a, b = _rows(features_a, "features_a"), _rows(features_b, "features_b")
-    if len(a) != len(b):
-        raise ValueError(f"features must be of the same images in the same order, got {len(a)} and {len(b)} images")
-    if len(a) < FEWEST:
-        raise ValueError(f"unbiased CKA needs at least {FEWEST} images, got {len(a)}")
-    n_batches = max(len(a) // BATCH, 1)
-    batches = [(_kernel(a[start::n_batches]), _kernel(b[start::n_batches])) for start in range(n_batches)]
-    across, own_a, own_b = _hsic(batches), _hsic([(k, k) for k, _ in batches]), _hsic([(m, m) for _, m in batches])
-    for name, own in {"features_a": own_a, "features_b": own_b}.items():
-        if own.total <= NO_SPREAD * own.uncentred:
-            return Estimate.not_measurable(f"{name} are alike for all images, or for all but a few", n=len(a), unit="CKA")
-    value = float(np.clip(across.total / np.sqrt(own_a.total * own_b.total), -1, 1))
-    return Estimate(value, *_jackknife(value, across, own_a, own_b), n=len(a), unit="CKA")
+    return cka_of(kernels_of(features_a, "features_a"), kernels_of(features_b, "features_b"))
 
 
 @dataclass(frozen=True)
@@ -55,6 +44,41 @@ class Hsic:
     total: float
     without_image: np.ndarray  # [images]; empty where there are too few to lose one
     uncentred: float
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """One set of features as CKA sees it: a kernel for each minibatch, float64, and their HSIC1 with themselves."""
+
+    name: str
+    batches: tuple[np.ndarray, ...]
+    own: Hsic
+
+    @property
+    def n(self) -> int:
+        return sum(len(kernel) for kernel in self.batches)
+
+
+def kernels_of(features: np.ndarray, name: str) -> Kernels:
+    """The kernels of features [images, ...], which messages call `name`; made once, they serve for CKA with many others."""
+    rows = _rows(features, name)
+    if len(rows) < FEWEST:
+        raise ValueError(f"unbiased CKA needs at least {FEWEST} images, got {len(rows)}")
+    n_batches = max(len(rows) // BATCH, 1)
+    batches = tuple(_kernel(rows[start::n_batches]) for start in range(n_batches))
+    return Kernels(name, batches, _hsic(batches, batches))
+
+
+def cka_of(a: Kernels, b: Kernels) -> Estimate:
+    """`cka` of two sets of features whose kernels are there already."""
+    if a.n != b.n:
+        raise ValueError(f"features must be of the same images in the same order, got {a.n} and {b.n} images")
+    for kernels in (a, b):
+        if kernels.own.total <= NO_SPREAD * kernels.own.uncentred:
+            return Estimate.not_measurable(f"{kernels.name} are alike for all images, or for all but a few", n=a.n, unit="CKA")
+    across = _hsic(a.batches, b.batches)
+    value = float(np.clip(across.total / np.sqrt(a.own.total * b.own.total), -1, 1))
+    return Estimate(value, *_jackknife(value, across, a.own, b.own), n=a.n, unit="CKA")
 
 
 def _rows(features: np.ndarray, name: str) -> np.ndarray:
@@ -73,8 +97,8 @@ def _kernel(features: np.ndarray) -> np.ndarray:
     return kernel
 
 
-def _hsic(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Hsic:
-    parts = [_hsic_of_batch(k, m) for k, m in pairs]
+def _hsic(kernels: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> Hsic:
+    parts = [_hsic_of_batch(k, m) for k, m in zip(kernels, others, strict=True)]
     total = sum(whole for whole, _, _ in parts)
     return Hsic(total, np.concatenate([total - whole + without for whole, without, _ in parts]), sum(raw for _, _, raw in parts))
 

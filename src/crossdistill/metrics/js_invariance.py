@@ -6,6 +6,7 @@ from crossdistill.core import seeds
 from crossdistill.core.registry import metric
 from crossdistill.core.types import Estimate
 from crossdistill.metrics._answers import finite, not_empty
+from crossdistill.metrics._temperature import probabilities
 from crossdistill.stats import mean_interval
 
 PAIRS = 100_000
@@ -31,6 +32,8 @@ def spread_between_images(p: np.ndarray) -> np.ndarray:
     the images as they come would pair those of one class where a source is sorted by class.
     """
     n = len(p)
+    if n < 2:
+        return np.zeros(n)  # there is no other image
     order = np.array(sorted(range(n), key=[row.tobytes() for row in p].__getitem__))[seeds.permutation(n, "js_invariance", "partners")]
     rows, entropies = p[order], _entropy(p[order])
     shifts = min(n - 1, max(FEWEST_PARTNERS, PAIRS // n))
@@ -45,7 +48,9 @@ def spread_between_images(p: np.ndarray) -> np.ndarray:
 
 
 @metric(source="Lin, IEEE Transactions on Information Theory 1991", unit="share")
-def js_invariance(clean_logits: np.ndarray, probe_logits: np.ndarray, *, temperature: float = 1.0) -> Estimate:
+def js_invariance(
+    clean_logits: np.ndarray, probe_logits: np.ndarray, clean_spread: np.ndarray | None = None, *, temperature: float = 1.0
+) -> Estimate:
     """1 where no prediction changes, 0 where it changes as much as from one image to another; below 0 where it changes more.
 
     `clean_logits` [images, classes] and `probe_logits` [images, classes] or [draws, images, classes] are the answers to the same images
@@ -65,11 +70,13 @@ def js_invariance(clean_logits: np.ndarray, probe_logits: np.ndarray, *, tempera
     if clean.ndim != 2 or probe.ndim not in (2, 3) or probe.shape[-2:] != clean.shape:
         raise ValueError(f"clean_logits must be [images, classes] and probe_logits answer the same, got {clean.shape} and {probe.shape}")
     n = len(clean)
+    if clean_spread is not None and np.shape(clean_spread) != (n,):
+        raise ValueError(f"clean_spread must be one number for each of the {n} images, got {np.shape(clean_spread)}")
     if n < 2:
         return Estimate.not_measurable("1 image has no other to be told from", n=n, unit="share")
-    p, draws = _softmax(clean / temperature), probe.reshape(-1, *clean.shape)
-    change = np.mean([js_divergence(p, _softmax(draw / temperature)) for draw in draws], axis=0)
-    between = spread_between_images(p)
+    p, draws = probabilities(clean, temperature), probe.reshape(-1, *clean.shape)
+    change = np.mean([js_divergence(p, probabilities(draw, temperature)) for draw in draws], axis=0)
+    between = spread_between_images(p) if clean_spread is None else clean_spread
     spread = float(between.mean())
     if spread < LEAST_SPREAD:
         return Estimate.not_measurable(
@@ -87,9 +94,3 @@ def _entropy(p: np.ndarray) -> np.ndarray:
     from scipy.special import entr
 
     return entr(p).sum(axis=-1) / np.log(2)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    from scipy.special import softmax
-
-    return softmax(logits.astype(np.float64), axis=-1)

@@ -1,5 +1,7 @@
 """How often a student takes its teacher's side where teacher and independent student disagree; after Stanton et al. (arXiv 2106.05945)."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from crossdistill.core.registry import metric
@@ -61,6 +63,8 @@ def _rates(sides: dict[str, tuple[np.ndarray, np.ndarray]], where: np.ndarray) -
         alone = Estimate.not_measurable(ALONE, unit="share")
         return {**rates, "second_rate": alone, "excess": alone}
     refused = next((rate for rate in rates.values() if rate.value is None), None)
+    if refused:
+        refused = replace(refused, unit="difference")
     return {**rates, "excess": refused or _excess([(where & with_teacher, where & either) for with_teacher, either in sides.values()])}
 
 
