@@ -78,6 +78,7 @@ def test_it_says_what_it_is_where_it_comes_from_and_in_which_unit(instrument):
     assert instrument.facts["source"]
     assert instrument.facts["unit"]
     assert instrument.inputs[:2] == ["network", "images"]
+    assert instrument.inputs[2:] in ([], ["classes"])  # all that a study can supply
     assert get_type_hints(instrument.function)["return"] in (np.ndarray, dict[str, np.ndarray])
 
 
