@@ -10,7 +10,7 @@ import errno
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +32,9 @@ from crossdistill.cli_options import (
     new_progress,
 )
 from crossdistill.cli_probes import probes_app
+
+if TYPE_CHECKING:
+    from crossdistill.study.decisions import Evaluated
 
 app = typer.Typer(
     help="Distil a vision teacher into a student of another architecture, and say what it inherited.",
@@ -138,7 +141,7 @@ def evaluate(
     masks: Masks = None, encoder: Encoder = None, styles: Styles = None,
     device: Device = "auto", store: Store = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Profiles of networks that you already have, on clean and probe images, or of decisions made elsewhere; trains nothing."""
+    """Profiles of networks that you already have, and each two of them compared, or of decisions made elsewhere; trains nothing."""
     from crossdistill.core.errors import SettingError
 
     if decisions is not None:
@@ -150,7 +153,7 @@ def evaluate(
     from crossdistill.study.environment import chosen_device
     from crossdistill.study.evaluate import evaluate_networks
 
-    rows = evaluate_networks(
+    found = evaluate_networks(
         networks,
         images,
         out=out,
@@ -161,25 +164,26 @@ def evaluate(
         device=chosen_device(device),
         progress=new_progress(quiet),
     )
-    _show_profiles(rows, ("accuracy", "retention"), out)
+    _show_profiles(found, ("accuracy", "retention"), out)
 
 
 def _evaluate_decisions(file: Path, out: Path) -> None:
-    from crossdistill.study.decisions import PAIRS_FILE, evaluate_decisions
+    from crossdistill.study.decisions import evaluate_decisions
 
-    found = evaluate_decisions(file, out=out)
-    _show_profiles(found.results, ("accuracy", "retention", "shape_bias", "cue_counts_either"), out)
-    if found.pairs:
-        print(out / PAIRS_FILE)
+    _show_profiles(evaluate_decisions(file, out=out), ("accuracy", "retention", "shape_bias", "cue_counts_either"), out)
 
 
-def _show_profiles(rows: list[Any], metrics: tuple[str, ...], out: Path) -> None:
-    shown = [row for row in rows if row.metric in metrics and row.level in ("", "auc")]
+def _show_profiles(found: Evaluated, metrics: tuple[str, ...], out: Path) -> None:
+    from crossdistill.study.decisions import PAIRS_FILE, RESULTS_FILE
+
+    shown = [row for row in found.results if row.metric in metrics and row.level in ("", "auc")]
     _table(
         ("network", "images", "figure", "value", "95 % interval", "n", "remark"),
         [[r.student, r.probe, r.metric, _cell(r.value), f"{_cell(r.low)}..{_cell(r.high)}", str(r.n), r.reason or ""] for r in shown],
     )
-    print(out / "results.parquet")
+    print(out / RESULTS_FILE)
+    if found.pairs:
+        print(out / PAIRS_FILE)
 
 
 @app.command("list")
@@ -313,7 +317,7 @@ def _table(columns: tuple[str, ...], rows: list[list[str]]) -> None:
 
     table = Table(*columns, box=None, pad_edge=False, show_header=any(columns))
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))  # names that differ at their ends are not cut
     Console().print(table)
 
 

@@ -22,6 +22,9 @@ seeds: [3, 4]
 """
 
 
+AGAINST = "primary: [{{pair: 0, method: {}}}]"
+
+
 def refusal(text: str) -> str:
     with pytest.raises(CrossdistillError) as caught:
         parse_study(text, source="study.yaml")
@@ -72,6 +75,19 @@ def test_teachers_take_the_study_recipe_then_their_own_then_the_networks() -> No
         ("seeds: [3, 4]", "seeds: [3, 3]", "study.yaml, line 10: seeds: seeds repeat"),
         ("seeds: [3, 4]", "seeds: [3, 4]\nprobes: [scrambled]", "line 11: probes.0: no probe is called 'scrambled'. Did you mean"),
         ("seeds: [3, 4]", "seeds: [3]\nprimary: [{pair: 0, method: kdx, probe: scramble}]", "pair 0 has no method 'kdx'. Did you mean"),
+        ("seeds: [3, 4]", f"seeds: [3]\n{AGAINST.format('cold, probe: scramble, against: twin')}",
+         "study.yaml, line 11: primary.0.against: the study has no arm 'twin'. Add it to `arms`, which has: independent"),
+        ("seeds: [3, 4]", f"arms: [independent, twin]\n{AGAINST.format('cold, probe: scramble, against: twin')}",
+         "study.yaml, line 11: primary.0.against: 'cold' has no twin: it changes neither the student nor its images"),
+        ("seeds: [3, 4]", f"seeds: [3]\n{AGAINST.format('cold, probe: scramble, against: twins')}", "primary.0.against: input should be"),
+        ("seeds: [3, 4]", f"arms: [second_independent]\n{AGAINST.format('cold, probe: scramble')}",
+         "line 11: primary.0: the study has no arm 'independent'. Add it to `arms`, which has: second_independent"),
+        ("seeds: [3, 4]", "seeds: [3]\nprimary: [{pair: 0, method: cold, probe: scramble},"
+         " {pair: 0, method: cold, probe: scramble, against: independent}]",
+         "study.yaml, line 11: primary.1: this contrast is declared above already: declare each once"),
+        ("label: cold", "label: earlier_teacher", "two arms of this pair are called 'earlier_teacher'"),
+        ("seeds: [3, 4]", "arms: [independent, shorter_independents]",
+         "study.yaml, line 10: arms: shorter_independents take 40, 60 and 80 % of the epochs, and of the 3 of 'cnn' these are 1, 2, 2"),
         ("seeds: [3, 4]", "seeds: [3, 4]\nseeds: [5]", "study.yaml, line 11: this is not YAML: 'seeds' stands here twice"),
         ("learning_rate: 1e-2", "learning_rat: 1e-2", "study.yaml, line 4: networks.cnn.training: learning_rat: there is no setting"),
         ("images: {source: trifeature}", "", "`images` is missing"),

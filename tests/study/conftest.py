@@ -17,6 +17,7 @@ seeds: [0, 1]
 training: {epochs: 2, batch_size: 16, threads: 1, precision: fp32}
 probes: [{name: scramble, levels: [{grid: 2}, {grid: 4}, {grid: 8}]}, localized_noise]
 signal_gate: off
+observe: {instruments: []}
 """
 
 

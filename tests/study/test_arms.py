@@ -1,6 +1,7 @@
 """The control arms: what is planned, what each is shown and taught, and how teacher and control teacher are matched."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,20 @@ import pytest
 import torch
 
 from crossdistill.compare import read_table
+from crossdistill.core.config import StudyConfig
 from crossdistill.core.errors import SettingError
-from crossdistill.core.records import EpochRow, EstimateModel, ResultRow, RunRecord
+from crossdistill.core.progress import Progress
+from crossdistill.core.records import EpochRow, EstimateModel, InheritanceRow, ResultRow, RunRecord, SimilarityRow, TransferRow
 from crossdistill.core.store import read_json
 from crossdistill.core.study_file import parse_study
+from crossdistill.images._splits import load_splits
+from crossdistill.metrics._temperature import fitted_temperature
+from crossdistill.models._build import load_network
+from crossdistill.observe import observe
 from crossdistill.study.matching import _when, nearest_epoch
 from crossdistill.study.plan import Plan, Training, make_plan
+from crossdistill.study.tasks import _earlier_teacher
+from crossdistill.study.workshop import Workshop
 from crossdistill.train.partners import same_class_partners
 
 STUDY = """
@@ -30,12 +39,21 @@ seeds: [0, 1]
 training: {epochs: 2, batch_size: 16, threads: 1, precision: fp32}
 probes: [{name: scramble, levels: [{grid: 2}]}]
 signal_gate: off
+observe: {instruments: []}
 """
 ARMS = "arms: [independent, second_independent, shuffled_teacher, control_teacher, twin]\n"
 
 
+EVERY = "arms: [independent, second_independent, shorter_independents, shuffled_teacher, control_teacher, twin]\n"
+SHORT = ("independent_40", "independent_60", "independent_80")
+
+
 def plan(text: str) -> Plan:
-    return make_plan(parse_study(text), "images", torch.device("cpu"))
+    return planned_of(parse_study(text))
+
+
+def planned_of(config: StudyConfig) -> Plan:
+    return make_plan(config, "images", torch.device("cpu"))
 
 
 def by_label(planned: Plan) -> dict[str, Training]:
@@ -135,7 +153,11 @@ def test_after_early_stopping_the_best_epoch_is_what_was_kept_and_the_last_one_m
 
 def test_a_study_with_every_arm_runs_and_shows_them(command: Callable[..., int], tmp_path: Path) -> None:
     file, out = tmp_path / "arms.yaml", tmp_path / "out"
-    file.write_text(STUDY.replace("seeds: [0, 1]", "seeds: [0]") + ARMS)
+    declared = "primary: [{pair: 0, method: kd, probe: scramble, against: control_teacher}, {pair: 0, method: token, probe: scramble}]\n"
+    text = STUDY.replace("[0, 1]", "[0]").replace("training: {epochs: 2, batch_size: 16", "training: {epochs: 5, batch_size: 32")
+    text = text.replace("n_train: 96,", "n_train: 116, validation_images: 30,") + EVERY + declared
+    text = text.replace("instruments: []", "instruments: [features]")  # the others take their time, and stand in no table here
+    file.write_text(text)
     assert command("study", "run", file, "--out", out, "--store", tmp_path / "store", "--quiet") == 0
     planned = read_json(out / "plan.json")
     records = {
@@ -144,6 +166,9 @@ def test_a_study_with_every_arm_runs_and_shows_them(command: Callable[..., int],
         if r.arm not in ("teacher", "earlier_teacher")
     }
     assert set(records) == {"independent", "kd", "token", *planned["pairs"][0]["controls"]}
+    assert [len(records[arm].history) for arm in (*SHORT, "independent")] == [2, 3, 4, 5]
+    _assert_every_contrast_stands_in_the_tables(out, planned)
+    _assert_temperatures_are_of_clean_validation_images(parse_study(text), out, tmp_path / "store")
     assert planned["pairs"][0]["controls"]["kd+control_teacher"] == "vit"
     assert "3 points" in planned["matching"]
     twin, student = records["token+twin"], records["token"]
@@ -163,6 +188,76 @@ def test_a_study_with_every_arm_runs_and_shows_them(command: Callable[..., int],
     assert any("points apart" in note for note in records["kd+control_teacher"].notes)
     page = (out / "report.html").read_text()
     assert all(arm in page for arm in records)
+
+
+def _assert_every_contrast_stands_in_the_tables(out: Path, planned: dict[str, Any]) -> None:
+    """One row at least for each contrast that the method has; the declared ones, and no other, are primary."""
+    of_all = {"independent", "accuracy_matched", "shuffled_teacher", "control_teacher", "control_teacher_adjusted", "second_independent"}
+    rows = read_table(out / "inheritance.parquet", InheritanceRow)
+    contrasts = {method: {row.contrast for row in rows if row.method == method} for method in ("kd", "token")}
+    assert contrasts == {"kd": of_all, "token": of_all | {"twin"}}
+    assert [(contrast["method"], contrast["against"]) for contrast in planned["primary"]] == [("kd", "control_teacher"), ("token", "twin")]
+    assert {(row.method, row.contrast) for row in rows if row.role == "primary"} == {("kd", "control_teacher"), ("token", "twin")}
+    transfer = read_table(out / "transfer.parquet", TransferRow)
+    assert {row.method for row in transfer} == {"kd", "token"}
+    assert all(row.reason for row in transfer)  # of a single run seed there is no ratio
+    assert read_table(out / "similarity.parquet", SimilarityRow)
+
+
+def _assert_temperatures_are_of_clean_validation_images(config: StudyConfig, out: Path, store: Path) -> None:
+    """Of every network, and of a teacher as it was after an epoch, by the weights on disk."""
+    splits = load_splits(config.images.source, config.images.settings, validation_images=30)
+
+    def refitted(weights: Path) -> float:
+        answers = observe(load_network(weights), splits.validation)
+        return fitted_temperature(answers.logits, answers.labels)
+
+    for path in out.glob("runs/*/network.safetensors"):
+        assert_told(RunRecord.load(path.parent), refitted(path))
+    teacher = next(training for training in planned_of(config).teachers if training.network == "cnn")
+    (folder,) = [path for path in (store / "teachers").iterdir() if RunRecord.load(path).student == "cnn"]
+    assert_told(RunRecord.load(folder), refitted(folder / "network.safetensors"))
+    shop = Workshop(config, splits, out, store, torch.device("cpu"), Progress(quiet=True), np.arange(1))
+    earlier = _earlier_teacher(shop, replace(teacher, key=folder.name.removeprefix("teacher-")), 2)
+    assert (earlier.arm, earlier.run, len(earlier.history)) == ("earlier_teacher", f"{folder.name}@epoch-002", 2)
+    assert earlier.estimates["validation_accuracy"].value == earlier.history[1].validation_accuracy
+    assert_told(earlier, refitted(folder / "epochs" / "epoch-002.safetensors"))
+
+
+def assert_told(record: RunRecord, fitted: float) -> None:
+    """A record tells the temperature that was fitted, or that it stands at a bound."""
+    told = record.estimates["temperature"]
+    assert told.value == pytest.approx(fitted, rel=1e-6) if 0.011 < fitted < 99 else "no temperature fits" in str(told.reason)
+
+
+def test_shorter_independents_are_the_independent_with_fewer_epochs() -> None:
+    longer = STUDY.replace("training: {epochs: 2", "training: {epochs: 7, warmup_epochs: 2")
+    planned = by_label(plan(longer + EVERY))
+    whole = planned["independent: vit, seed 1"]
+    for arm, epochs in zip(SHORT, (3, 4, 6), strict=True):
+        shorter = planned[f"{arm}: vit, seed 1"]
+        assert (shorter.role, shorter.network, shorter.teacher, shorter.method) == ("student", "vit", None, None)
+        assert shorter.recipe == whole.recipe.model_copy(update={"epochs": epochs})
+    keys = {planned[f"{arm}: vit, seed 1"].key for arm in (*SHORT, "independent")}
+    assert len(keys) == 4
+    assert {label: t for label, t in planned.items() if t.arm not in SHORT} == by_label(plan(longer + ARMS))
+
+
+def test_pairs_share_the_shorter_independents_of_a_student() -> None:
+    second = "  - {teacher: vit, student: vit, control_teacher: cnn, methods: [{name: kd, label: own}]}\nseeds"
+    text = STUDY.replace("seeds", second, 1).replace("epochs: 2", "epochs: 5")
+    students = [t.label for t in plan(text + "arms: [independent, shorter_independents]\n").students]
+    assert len(students) == len(set(students)) == 2 * (1 + 3 + 3)
+
+
+@pytest.mark.parametrize(("epochs", "told"), [(1, "1, 1, 1"), (2, "1, 1, 2"), (3, "1, 2, 2"), (4, "2, 2, 3")])
+def test_too_few_epochs_to_shorten_are_refused(epochs: int, told: str) -> None:
+    text = STUDY.replace("training: {epochs: 2", f"training: {{epochs: {epochs}")
+    with pytest.raises(
+        SettingError, match=f"study, line 15: arms: shorter_independents .* of the {epochs} of 'vit' these are {told}: give 5"
+    ):
+        plan(text + EVERY)
+    plan(text + ARMS)
 
 
 def test_a_shuffled_teacher_answers_for_the_partner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., int]) -> None:
@@ -229,6 +324,8 @@ def test_a_method_that_refuses_the_control_teacher_has_no_control_and_says_so(co
     assert command("study", "run", file, "--out", out, "--store", tmp_path / "store", "--quiet") == 0
     planned = read_json(out / "plan.json")
     assert "attends" in planned["left_out"]["capd+control_teacher: other -> cnn"]
+    assert planned["no_control"].keys() == {"capd: vit -> cnn"}
+    assert "attends" in planned["no_control"]["capd: vit -> cnn"]
     assert "leaves out capd+control_teacher" in (out / "report.html").read_text()
     assert {task["label"] for task in planned["tasks"]} == {"teacher: vit, seed 0", "independent: cnn, seed 0", "capd: vit -> cnn, seed 0"}
 

@@ -28,6 +28,7 @@ seeds: [0]
 training: {epochs: 2, batch_size: 16, threads: 1, precision: fp32, freeze: backbone, early_stopping: 1}
 probes: [{name: scramble, levels: [{grid: 2}]}]
 signal_gate: off
+observe: {instruments: []}
 """
 
 

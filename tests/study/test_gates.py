@@ -19,7 +19,8 @@ from crossdistill.core.store import read_json
 from crossdistill.core.study_file import parse_study
 from crossdistill.core.types import ImageSet
 from crossdistill.probes._build import build_probe_set
-from crossdistill.study import execute, gates
+from crossdistill.study import gates
+from crossdistill.study.ceilings import CeilingSchedule
 from crossdistill.study.cost import _ceiling_costs
 from crossdistill.study.execute import refuse_unseen_probes, run_study
 from crossdistill.study.folder import resolved
@@ -42,6 +43,7 @@ pairs:
 seeds: [0]
 training: {epochs: 3, batch_size: 16, threads: 1, precision: fp32}
 probes: [{name: localized_noise, levels: [{fraction: 1, sigma: 0}, {fraction: 1, sigma: 50}]}]
+observe: {instruments: []}
 """
 CLEAR, DROWNED = "fraction=1.0,sigma=0.0", "fraction=1.0,sigma=50.0"
 CEILING = "ceiling: localized_noise: cnn, seed 0"
@@ -307,7 +309,7 @@ def test_a_kill_in_a_ceiling_leaves_tables_and_a_true_page(
     def kill(*arguments: Any) -> None:
         raise Killed
 
-    monkeypatch.setattr(execute, "run_ceilings", kill)
+    monkeypatch.setattr(CeilingSchedule, "announced", kill)  # as the first of them begins
     out = tmp_path / "out"
     with pytest.raises(Killed):
         run_study(parse_study(GATED), out, store=tmp_path / "store", device=torch.device("cpu"), progress=Progress(quiet=True))

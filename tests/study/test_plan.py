@@ -130,7 +130,8 @@ def test_the_plan_is_stamped_with_its_primary_contrasts(tmp_path: Path, command:
     (tmp_path / "study.yaml").write_text(STUDY + "training: {epochs: 1, threads: 1}\nprobes: [scramble]\n")
     assert command("study", "run", tmp_path / "study.yaml", "--out", tmp_path / "out", "--quiet", "--only", "nothing of that name") == 0
     written = json.loads((tmp_path / "out" / "plan.json").read_text())
-    assert written["primary"] == [{"pair": 0, "method": "kd", "probe": "scramble"}, {"pair": 1, "method": "kd", "probe": "scramble"}]
+    declared = {"method": "kd", "probe": "scramble", "against": "independent"}
+    assert written["primary"] == [{"pair": 0, **declared}, {"pair": 1, **declared}]
     assert written["factors"] == {"label": "shape", "correlated": "texture"}
     assert written["observations"].keys() == {"clean", "conflict", "scramble"}
     assert len(written["tasks"]) == 14
@@ -140,6 +141,19 @@ def test_a_teacher_that_memorised_its_images_is_told_in_words() -> None:
     certain = {"train_accuracy": EstimateModel(value=1.0), "mean_confidence": EstimateModel(value=0.999)}
     assert "has memorised its training images (100.0 % right, mean confidence 99.9 %)" in memorised("teacher: vit", certain)[0]
     assert memorised("teacher: vit", {**certain, "mean_confidence": EstimateModel(value=0.8)}) == []
+
+
+def test_the_plan_costs_the_shorter_independents_by_their_epochs(tmp_path: Path, command: Callable[..., int], capsys) -> None:
+    (tmp_path / "study.yaml").write_text(
+        STUDY + "arms: [independent, shorter_independents]\ntraining: {epochs: 5, threads: 1}\nprobes: [hue]\n"
+    )
+    assert command("study", "plan", tmp_path / "study.yaml", "--json") == 0
+    rows = {row["label"]: row for row in json.loads(capsys.readouterr().out)["trainings"]}
+    arms = ("independent", "independent_40", "independent_60", "independent_80")
+    visits = [rows[f"{arm}: cnn, seed 1"]["image_visits"] for arm in arms]
+    assert visits == [visits[0] // 5 * epochs for epochs in (5, 2, 3, 4)]
+    seconds = [rows[f"{arm}: cnn, seed 1"]["seconds"] for arm in arms]
+    assert seconds[0] >= seconds[3] >= seconds[2] >= seconds[1]
 
 
 def test_the_plan_lists_the_encoder_that_it_will_have_to_train(tiny, command, capsys, tmp_path):

@@ -33,6 +33,7 @@ seeds: [0]
 training: {{epochs: 1, batch_size: 16, threads: 1, precision: fp32}}
 probes: [{{name: scramble, levels: [{{grid: 4}}]}}]
 signal_gate: off
+observe: {{instruments: []}}
 """
 
 

@@ -1,4 +1,4 @@
-"""TrivialAugment and RandAugment by keyed draws: torchvision's operations, in its strengths, as often."""
+"""TrivialAugment, RandAugment and colour jitter by keyed draws: torchvision's operations, in its strengths, as often."""
 
 from collections import Counter
 from typing import Any
@@ -8,6 +8,7 @@ import torch
 from torchvision.transforms import v2
 
 from crossdistill.ops.random import image_keys
+from crossdistill.train import jitter
 from crossdistill.train.color import BINS, RAND_STRENGTH, SIGNED, operations, rand_strengths, recolored, trivial_strengths
 
 IMAGES = torch.randint(0, 256, (8, 3, 24, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)) // 2
@@ -81,3 +82,47 @@ def test_draws_leave_torchs_generator_and_the_images_as_they_were() -> None:
     recolored(images, image_keys(5, torch.arange(8)), "rand_augment")
     assert torch.equal(before, torch.random.get_rng_state())
     assert torch.equal(images, IMAGES)
+
+
+@pytest.mark.parametrize("name", jitter.KINDS)
+def test_each_change_of_colour_jitter_is_torchvisions(name: str) -> None:
+    images = torch.randint(0, 256, (64, 3, 24, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    images[0], images[1, 0] = 130, images[1, 1]  # greys, and two channels that share the maximum
+    for amount in (-1.0, -0.37, 0.0, 0.2, 1.0):
+        ours = jitter.operations()[name](images, torch.full((len(images),), amount))
+        strength = jitter.TURN * amount if name == "hue" else 1 + jitter.STRENGTH * amount
+        theirs = getattr(v2.functional, f"adjust_{name}")(images, strength)
+        apart = (ours.int() - theirs.int()).abs()
+        assert apart.max() <= 1
+        assert (apart > 0).float().mean() < 0.1  # theirs cuts hues where ours rounds; elsewhere a last bit decides what is cut
+
+
+def test_colour_jitter_takes_torchvisions_ranges_evenly_and_every_order_as_often() -> None:
+    theirs = v2.ColorJitter(jitter.STRENGTH, jitter.STRENGTH, jitter.STRENGTH, jitter.TURN)
+    assert (theirs.brightness, theirs.contrast, theirs.saturation, theirs.hue) == (*[(0.6, 1.4)] * 3, (-0.5, 0.5))
+    amounts, order = jitter.drawn(image_keys(5, torch.arange(24_000)))
+    assert amounts.abs().max() <= 1
+    quartiles = torch.quantile(amounts, torch.tensor([0.25, 0.5, 0.75], dtype=amounts.dtype), dim=0)
+    assert quartiles == pytest.approx(torch.tensor([[-0.5], [0.0], [0.5]], dtype=amounts.dtype).expand(3, 4), abs=0.04)  # 5 s.e.
+    counts = Counter(map(tuple, order.tolist()))
+    assert len(counts) == 24
+    assert all(count == pytest.approx(1000, abs=155) for count in counts.values())  # five standard deviations
+
+
+def test_colour_jitter_treats_every_image_as_if_it_were_alone_and_in_the_order_of_its_draws() -> None:
+    keys = image_keys(7, torch.arange(8))
+    amounts, order = jitter.drawn(keys)
+    together = recolored(IMAGES, keys, "jitter")
+    for row in range(len(IMAGES)):
+        expected = IMAGES[row : row + 1]
+        for kind in order[row].tolist():
+            expected = jitter.operations()[jitter.KINDS[kind]](expected, amounts[row : row + 1, kind])
+        assert torch.equal(together[row], expected[0])
+        assert torch.equal(recolored(IMAGES[row : row + 1], keys[row : row + 1], "jitter")[0], together[row])
+    assert len({tuple(of.tolist()) for of in order}) > 1
+
+
+def test_colour_jitter_leaves_the_images_as_they_were() -> None:
+    before = IMAGES.clone()
+    recolored(IMAGES, image_keys(5, torch.arange(8)), "jitter")
+    assert torch.equal(IMAGES, before)

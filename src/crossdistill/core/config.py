@@ -24,12 +24,12 @@ from pydantic_core import PydanticCustomError
 
 from crossdistill.core import registry
 from crossdistill.core.errors import nearest
-from crossdistill.core.records import CEILING
+from crossdistill.core.records import CEILING, EARLIER_TEACHER
 
 SHORTER = {"independent_40": 0.4, "independent_60": 0.6, "independent_80": 0.8}
 """The arms of `shorter_independents`: independents of a share of the epochs, for the line of probe accuracy on clean accuracy."""
 
-NOT_METHODS = ("teacher", "independent", "second_independent", *SHORTER, CEILING)
+NOT_METHODS = ("teacher", "independent", "second_independent", *SHORTER, CEILING, EARLIER_TEACHER)
 """Arms that no method makes: their names are taken."""
 
 
@@ -116,7 +116,7 @@ class TrainingConfig(Frozen):
     views: ViewsConfig | Literal["free", "none"] = ViewsConfig()
     crop: Literal["auto", "shift", "resized"] = "auto"  # auto: resized where a side is above 64 px, else shifted by up to an eighth
     crop_scale: tuple[float, float] = (0.08, 1.0)  # of `resized`: share of the image's area
-    color: Literal["none", "trivial_augment", "rand_augment"] = "none"  # a policy of torchvision's, drawn for each image
+    color: Literal["none", "jitter", "trivial_augment", "rand_augment"] = "none"  # a policy of torchvision's, drawn for each image
     random_erasing: float = Field(default=0.0, ge=0, le=1)  # probability that a box of the image is erased
     threads: PositiveInt = 2  # different thread counts give different weight bytes
     ema: float | None = Field(default=None, gt=0, lt=1)  # decay of an average of the weights, which is then what is kept; None: off
@@ -172,6 +172,15 @@ EXECUTION = {"cache", "checkpoint_every"}
 """Settings of a training that change how it is carried out, and no byte of its result."""
 
 
+def shortened(recipe: TrainingConfig, arm: str) -> TrainingConfig:
+    """The recipe for the share of the epochs that is the arm's, at least one; warm-up and schedule follow as the recipe says.
+
+    >>> [shortened(TrainingConfig(epochs=12), arm).epochs for arm in SHORTER]
+    [5, 7, 10]
+    """
+    return recipe.model_copy(update={"epochs": max(1, round(SHORTER[arm] * recipe.epochs))})
+
+
 class NetworkConfig(WithSettings):
     """A network by model name, or a checkpoint that exists already. Further settings go to the model's source."""
 
@@ -208,6 +217,13 @@ class MethodConfig(WithSettings):
     def arm(self) -> str:
         return self.label or self.name
 
+    @property
+    def changes_student(self) -> bool:
+        """Whether the method changes the student or the images it is shown; else the independent is its student without a teacher."""
+        plugin = registry.get("method", self.name)
+        views = plugin.facts["views"]
+        return bool(plugin.facts["prepare_student"] or (views and views(plugin.complete(self.settings))))
+
 
 class PairConfig(Frozen):
     """Who teaches whom, and how. `control_teacher`: a network of the student's own family, for the arm of that name."""
@@ -216,6 +232,10 @@ class PairConfig(Frozen):
     student: str
     control_teacher: str | None = None
     methods: tuple[MethodConfig, ...] = Field(min_length=1)
+
+    def method(self, arm: str) -> MethodConfig:
+        """The method of that label."""
+        return next(method for method in self.methods if method.arm == arm)
 
 
 class ContrastConfig(Frozen):
@@ -242,6 +262,8 @@ class ObserveConfig(Frozen):
     images: PositiveInt | None = None  # stratified subset of the test split for probes; None: all
     draws: PositiveInt | None = None  # of every probe that does not say its own; None: those of the preset
     batch_size: PositiveInt = 256
+    instruments: tuple[str, ...] | None = None  # by name; None: all there are
+    instrument_images: PositiveInt = 256  # stratified subset of the clean test images, the same for every network
 
 
 def core_probes() -> list[str]:
@@ -313,6 +335,13 @@ class StudyConfig(Frozen):
                 )
             if contrast.probe not in self.probe_names:
                 _fail(("primary", i, "probe"), f"the study has no probe '{contrast.probe}'. It has: {', '.join(self.probe_names)}")
+            if (against := self._against(contrast)) not in self.arms:
+                _fail(
+                    ("primary", i, "against"),
+                    f"the study has no arm '{against}'. Add it to `arms`, which has: {', '.join(self.arms) or 'none'}",
+                )
+            if self.contrasts[i] in self.contrasts[:i]:
+                _fail(("primary", i), "this contrast is declared above already: declare each once")
         return self
 
     @model_validator(mode="after")
@@ -346,11 +375,19 @@ class StudyConfig(Frozen):
 
     @property
     def contrasts(self) -> tuple[ContrastConfig, ...]:
-        """The declared primary contrasts; by default the first method of each pair on every probe."""
-        if self.primary is not None:
-            return self.primary
-        first = [(i, pair.methods[0].arm) for i, pair in enumerate(self.pairs)]
-        return tuple(ContrastConfig(pair=i, method=arm, probe=probe) for i, arm in first for probe in self.probe_names)
+        """The declared primary contrasts, each with the arm that it is against; by default the first method of each pair on every probe."""
+        declared = self.primary
+        if declared is None:
+            first = [(i, pair.methods[0].arm) for i, pair in enumerate(self.pairs)]
+            declared = tuple(ContrastConfig(pair=i, method=arm, probe=probe) for i, arm in first for probe in self.probe_names)
+        return tuple(contrast.model_copy(update={"against": self._against(contrast)}) for contrast in declared)
+
+    def _against(self, contrast: ContrastConfig) -> str:
+        """The arm that a contrast is against: where it names none, the one that differs from the method's students by the teacher alone."""
+        if contrast.against is not None:
+            return contrast.against
+        has_twin = "twin" in self.arms and self.pairs[contrast.pair].method(contrast.method).changes_student
+        return "twin" if has_twin else "independent"
 
     def recipe(self, network: str, *, teacher: bool = False) -> TrainingConfig:
         """The recipe of one network: the study's, then the teachers' (for a teacher), then the network's own."""

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from crossdistill.core import registry
-from crossdistill.core.config import ProbeConfig, StudyConfig, TrainingConfig
+from crossdistill.core.config import SHORTER, ContrastConfig, ProbeConfig, StudyConfig, TrainingConfig, shortened
 from crossdistill.core.errors import CrossdistillError, SettingError
 
 
@@ -120,6 +120,11 @@ def _plugin_checks(study: StudyConfig) -> Iterator[tuple[tuple[Any, ...], Any]]:
     for i, pair in enumerate(study.pairs):
         for j, method in enumerate(pair.methods):
             yield ("pairs", i, "methods", j), lambda method=method: registry.get("method", method.name).parse(method.settings)
+    for i, name in enumerate(study.observe.instruments or ()):
+        yield ("observe", "instruments", i), lambda name=name: registry.get("instrument", name)
+    for i, contrast in enumerate(study.primary or ()):
+        yield ("primary", i, "against"), lambda contrast=contrast: _check_against(study, contrast)
+    yield ("arms",), lambda: _check_shorter(study)
     for i, probe in enumerate(study.probes or ()):
         yield ("probes", i), lambda probe=probe: _check_probe(probe)
 
@@ -130,6 +135,28 @@ def _checked(validate: Callable[[], object]) -> None:
     except ValidationError as error:
         path, message = _explain(error)
         raise SettingError(f"{'.'.join(map(str, path))}: {message}") from error
+
+
+def _check_against(study: StudyConfig, contrast: ContrastConfig) -> None:
+    method = study.pairs[contrast.pair].method(contrast.method)
+    if contrast.against == "twin" and not method.changes_student:
+        raise SettingError(
+            f"'{contrast.method}' has no twin: it changes neither the student nor its images, so that its student without a teacher is the "
+            "independent. Declare it against `independent`."
+        )
+
+
+def _check_shorter(study: StudyConfig) -> None:
+    if "shorter_independents" not in study.arms:
+        return
+    for student in dict.fromkeys(pair.student for pair in study.pairs):
+        recipe = study.recipe(student)
+        epochs = [shortened(recipe, arm).epochs for arm in SHORTER]
+        if len({*epochs, recipe.epochs}) <= len(epochs):
+            raise SettingError(
+                f"shorter_independents take 40, 60 and 80 % of the epochs, and of the {recipe.epochs} of '{student}' these are "
+                f"{', '.join(map(str, epochs))}: give 5 `epochs` or more, or leave the arm out"
+            )
 
 
 def _check_probe(probe: ProbeConfig) -> None:

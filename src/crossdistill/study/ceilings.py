@@ -1,6 +1,6 @@
 """The trainings that the signal gate asks for, once it is known that no network of the study passes it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from crossdistill.compare.gates import SignalGate, signal_gates
@@ -15,22 +15,28 @@ from crossdistill.study.trainings import note_failure
 from crossdistill.study.workshop import Workshop
 
 
-def run_ceilings(shop: Workshop, plan: Plan, failures: dict[str, str], only: str | None, carry_out: CarryOut) -> None:
+def run_ceilings(
+    shop: Workshop, plan: Plan, failures: dict[str, str], only: str | None, carry_out: CarryOut, before_the_first: Callable[[], object]
+) -> None:  # fmt: skip
     """Train and observe the ceilings of levels that no network passes, student after student until one does; notes what failed.
 
-    Whether a network passes is known once all have been observed: while some are left for a later call, nothing is done.
+    `before_the_first` is called where there is one to train. Whether a network passes is known once all have been observed: while some
+    are left for a later call, nothing is done.
     """
     if any(not shop.finished(training) and training.label not in failures for training in plan.trainings):
         return
-    carry_out(CeilingSchedule(shop, plan, failures, only))
+    carry_out(CeilingSchedule(shop, plan, failures, only, before_the_first))
     write_failures(shop.out, failures)
 
 
 class CeilingSchedule:
     """The ceilings that are needed, those of one probe one after the other: what one shows decides on the next. Probes are independent."""
 
-    def __init__(self, shop: Workshop, plan: Plan, failures: dict[str, str], only: str | None) -> None:
+    def __init__(
+        self, shop: Workshop, plan: Plan, failures: dict[str, str], only: str | None, before_the_first: Callable[[], object]
+    ) -> None:  # fmt: skip
         self.shop, self.plan, self.failures, self.only = shop, plan, failures, only
+        self.before_the_first: Callable[[], object] | None = before_the_first
         probes = dict.fromkeys(ceiling.probe for ceiling in plan.ceilings if ceiling.probe)
         self.needed = {probe: self._needed(probe) for probe in probes}
         self.running: set[str | None] = set()  # probes
@@ -40,6 +46,9 @@ class CeilingSchedule:
         for probe, needed in self.needed.items():
             if probe not in self.running and (ceiling := next(needed, None)) is not None:
                 self.running.add(probe)
+                if self.before_the_first:
+                    self.before_the_first()
+                    self.before_the_first = None
                 return ceiling
         return None
 

@@ -45,9 +45,14 @@ def evaluate_decisions(path: Path, *, out: Path) -> Evaluated:
     """
     runs = read_decisions(path)
     with locked(out, f"another crossdistill is writing to {out}: wait for it, or choose another --out folder"):
-        found = Evaluated(results_table(runs, pairs=()), pairs_table(runs))
-        write_table(found.results, out / RESULTS_FILE, ResultRow)
-        write_table(found.pairs, out / PAIRS_FILE, PairRow)
+        return evaluated(runs, out)
+
+
+def evaluated(runs: Sequence[ObservedRun], out: Path) -> Evaluated:
+    """The two tables of networks that nobody compared in a study, written into `out`."""
+    found = Evaluated(results_table(runs, pairs=()), pairs_table(runs))
+    write_table(found.results, out / RESULTS_FILE, ResultRow)
+    write_table(found.pairs, out / PAIRS_FILE, PairRow)
     return found
 
 

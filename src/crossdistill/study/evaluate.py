@@ -6,29 +6,33 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from crossdistill.compare import ObservedRun, results_table, write_table
+from crossdistill.compare import ObservedRun
 from crossdistill.core.errors import SettingError
 from crossdistill.core.progress import Progress
-from crossdistill.core.records import ResultRow, RunRecord
+from crossdistill.core.records import EstimateModel, RunRecord
 from crossdistill.core.store import locked
 from crossdistill.core.types import ImageSet
 from crossdistill.images._splits import load_splits, parse_source
 from crossdistill.models._build import build_network, load_network
 from crossdistill.observe import observe
 from crossdistill.ops.network import Network
+from crossdistill.study.decisions import Evaluated, evaluated
 from crossdistill.study.environment import hardware, software
+from crossdistill.study.instruments import measured_of
 from crossdistill.study.probes import ALL, ProbeJob, chosen_probes, observe_probe, refuse_unused
+from crossdistill.study.temperature import temperature
 
 
 def evaluate_networks(
     networks: Sequence[str], images: str, *, out: Path, probes: str | None, given: Mapping[str, str | None] = {}, preset: str,
     store: Path, device: torch.device, progress: Progress,
-) -> list[ResultRow]:  # fmt: skip
-    """Observe each network on the test images, the source's extra sets and the probes; writes and returns results.parquet.
+) -> Evaluated:  # fmt: skip
+    """Observe each network on the test images, the source's extra sets and the probes; writes results.parquet and pairs.parquet.
 
-    A network is a .safetensors file, a run's folder, or a model's name (its published weights). Raises SettingError where it tells
-    another number of classes apart than the images have, or is named twice. `probes` are names separated by commas, or `all` (None:
-    the core probes); `given` the arguments masks, encoder and styles of `supplies_for`.
+    Temperatures are fitted on the validation images, which are cut from the source's training images: that of a network which was
+    trained on these comes out too low. A network is a .safetensors file, a run's folder, or a model's name (its published weights).
+    Raises SettingError where it tells another number of classes apart than the images have, or is named twice. `probes` are names
+    separated by commas, or `all` (None: the core probes); `given` the arguments masks, encoder and styles of `supplies_for`.
     """
     names = chosen_probes(probes)
     refuse_unused(names, given)
@@ -43,7 +47,7 @@ def evaluate_networks(
 def _evaluate(
     networks: Sequence[str], images: str, *, out: Path, probes: Sequence[str], lenient: bool, given: Mapping[str, str | None], preset: str,
     store: Path, device: torch.device, progress: Progress,
-) -> list[ResultRow]:  # fmt: skip
+) -> Evaluated:  # fmt: skip
     source, settings = parse_source(images)
     splits = load_splits(source, settings)
     names = [Path(text).stem for text in networks]
@@ -59,10 +63,10 @@ def _evaluate(
         answers |= {(name, "", 0): observe(network, extra, device=device, split=name) for name, extra in splits.extra.items()}
         for name, probe_set in sets.items():
             answers |= {(name, *place): seen for place, seen in observe_probe(network, probe_set, device=device).items()}
-        runs.append(ObservedRun(_record(name_of_network, network, device), answers, np.arange(len(splits.test))))
-    rows = results_table(runs, pairs=())
-    write_table(rows, out / "results.parquet", ResultRow)
-    return rows
+        fitted = temperature(observe(network, splits.validation, device=device, split="validation"))
+        record, rows = _record(name_of_network, network, device, fitted), np.arange(len(splits.test))
+        runs.append(ObservedRun(record, answers, rows, measured_of(network, splits.test, device=device)))
+    return evaluated(runs, out)
 
 
 def _refuse_twins(networks: Sequence[str]) -> None:
@@ -94,9 +98,9 @@ def _network(text: str, images: ImageSet) -> Network:
     return network
 
 
-def _record(name: str, network: Network, device: torch.device) -> RunRecord:
+def _record(name: str, network: Network, device: torch.device, fitted: EstimateModel) -> RunRecord:
     return RunRecord(
         run=name, label=name, arm="network", method=None, teacher=None, teacher_run=None, student=name, model=network.model_name,
         family=network.family, readout=network.readout, patch_grid=network.patch_grid, seed=0, parameters=network.n_parameters, training={},
-        history=[], estimates={}, notes=network.notes, timing={}, software=software(), hardware=hardware(device),
+        history=[], estimates={"temperature": fitted}, notes=network.notes, timing={}, software=software(), hardware=hardware(device),
     )  # fmt: skip

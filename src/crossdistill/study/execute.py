@@ -11,6 +11,7 @@ from crossdistill.core import registry
 from crossdistill.core.config import StudyConfig
 from crossdistill.core.errors import ImageError, SettingError
 from crossdistill.core.progress import Progress
+from crossdistill.core.records import subject
 from crossdistill.core.store import digest
 from crossdistill.core.types import ImageSet, Splits
 from crossdistill.images._splits import load_splits
@@ -89,15 +90,13 @@ def run_study(
         keep_for_the_page(shop.probe_sets.values(), out)
 
         def written() -> Path:
-            runs = finished_runs(out, plan)
-            write_tables(out, config, contrasts, runs, shop.observation_files, shop.probed_rows, plan.left_out)
+            write_tables(shop, plan, contrasts, finished_runs(out, plan))
             return build_page(out)
 
         with carrying_out(shop, plan, images, jobs) as carry_out:
             failures = run_trainings(shop, plan, only, carry_out)
-            if plan.ceilings:
-                written()  # they may take long: what is known without them should stand, whatever happens to them
-                run_ceilings(shop, plan, failures, only, carry_out)
+            if plan.ceilings:  # they may take long: what is known without them should stand, whatever happens to them
+                run_ceilings(shop, plan, failures, only, carry_out, before_the_first=written)
         return Outcome(written(), failures)
 
 
@@ -134,7 +133,8 @@ def what_can_work(plan: Plan, splits: Splits, built: Mapping[str, Network], prog
     """Ask every method about its pair, so that nothing is refused after hours of training.
 
     Returns the plan without what is refused for good reason: methods that teach features, where the student's backbone is frozen,
-    and controls by a control teacher of methods that exist across families only. Raises SettingError where no method is left.
+    and controls by a control teacher of methods that exist across families only. Raises SettingError where no method is left, and
+    where a contrast with a control teacher is declared that cannot be.
     """
     _refuse_uneven_batches(plan, splits)
     _refuse_freezing(plan, built)
@@ -160,12 +160,44 @@ def what_can_work(plan: Plan, splits: Splits, built: Mapping[str, Network], prog
                 raise
             matched = (t for t in plan.students if t.control == "matched_teacher" and t.own == training.own)
             refused |= {t.subject: "there is no control_teacher to be matched with" for t in matched} | {training.subject: str(error)}
-    plan = plan.without(refused)
+    plan = replace(plan.without(refused), no_control=without_control(plan.config, splits, built))
+    _refuse_impossible_contrasts(plan)
     for arm, reason in plan.left_out.items():
         progress.line(f"left out: {arm}: {reason}")
     if not any(training.method and not training.control for training in plan.students):
         raise SettingError(f"no method of this study can be used: {'; '.join(f'{arm}: {reason}' for arm, reason in refused.items())}")
     return plan
+
+
+def without_control(config: StudyConfig, splits: Splits, built: Mapping[str, Network]) -> dict[str, str]:
+    """{subject of a method's students: why no network of the student's own family can teach it}, for every method of every pair.
+
+    Asked is the pair's control teacher, where the study has that arm, and else the student's own network as its teacher.
+    """
+    found = {}
+    for pair in config.pairs:
+        student = built[pair.student]
+        named = pair.control_teacher if "control_teacher" in config.arms else None
+        control = built[named] if named else student
+        for method in pair.methods:
+            plugin = registry.get("method", method.name)
+            try:
+                plugin_needs(plugin, plugin.parse(method.settings), student, control, splits.train.size)
+            except SettingError as error:
+                found[subject(method.arm, pair.teacher, pair.student)] = str(error)
+    return found
+
+
+def _refuse_impossible_contrasts(plan: Plan) -> None:
+    """Raises SettingError for a declared contrast with a control teacher that the method refuses."""
+    for number, contrast in enumerate(plan.config.contrasts):
+        pair = plan.config.pairs[contrast.pair]
+        reason = plan.no_control.get(subject(contrast.method, pair.teacher, pair.student))
+        if contrast.against == "control_teacher" and reason:
+            raise SettingError(
+                f"primary.{number}.against: no control teacher can teach by '{contrast.method}', so that nothing can be declared against "
+                f"one: {reason}"
+            )
 
 
 def _refuse_uneven_batches(plan: Plan, splits: Splits) -> None:

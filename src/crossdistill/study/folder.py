@@ -1,7 +1,7 @@
 """The study folder: claimed by one driver, for one study."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +44,34 @@ def _refuse_another_study(folder: Path, config: StudyConfig) -> None:
 def declared_contrasts(folder: Path, config: StudyConfig) -> tuple[ContrastConfig, ...]:
     """The primary contrasts: those of the study file, until a student is finished; from then on those that stood in plan.json.
 
-    Raises StudyError where the study file now declares others: what was seen cannot be declared in advance.
+    A plan.json that names no arm was stamped when all contrasts were against the independents. Raises StudyError where the study
+    file now declares others: what was seen cannot be declared in advance.
     """
     path = folder / PLAN_FILE
     students = [task["run"] for task in read_json(path)["tasks"] if task["kind"] == "student"] if path.exists() else []
     if not any((folder / "runs" / run / "record.json").exists() for run in students):
         return config.contrasts
-    stamped = tuple(ContrastConfig.model_validate(contrast) for contrast in read_json(path)["primary"])
-    arms = {(i, method.arm) for i, pair in enumerate(config.pairs) for method in pair.methods}
-    gone = any((contrast.pair, contrast.method) not in arms for contrast in stamped)
-    if gone or config.primary not in (None, stamped):
+    stamped = tuple(ContrastConfig.model_validate({"against": "independent"} | contrast) for contrast in read_json(path)["primary"])
+    methods = {(i, method.arm) for i, pair in enumerate(config.pairs) for method in pair.methods}
+    arms = {"independent", *config.arms}
+    gone = any((contrast.pair, contrast.method) not in methods or contrast.against not in arms for contrast in stamped)
+    if gone or not _stand(config.primary, stamped):
         raise StudyError(
             f"students of {folder} are finished already, so its `primary` contrasts stand: {'; '.join(map(str, stamped)) or 'none'}. "
-            "To declare others, or to drop their methods, choose another --out folder."
+            "To declare others, or to drop their methods or arms, choose another --out folder."
         )
     return stamped
+
+
+def _stand(declared: Sequence[ContrastConfig] | None, stamped: Sequence[ContrastConfig]) -> bool:
+    """Whether a study file declares what was stamped; where it names no arm, the stamped one stands."""
+    if declared is None:
+        return True
+    named = [
+        contrast if contrast.against else contrast.model_copy(update={"against": before.against})
+        for contrast, before in zip(declared, stamped, strict=False)
+    ]
+    return len(declared) == len(stamped) and named == list(stamped)
 
 
 def read_failures(folder: Path) -> dict[str, str]:

@@ -1,11 +1,16 @@
-"""Teacher and control teacher matched in accuracy: what they taught can then differ by their architecture, not by how good they are."""
+"""Teacher and control teacher matched in accuracy: what they taught can then differ by their architecture, not by how good they are.
 
+They are matched run by run, and judged on the means over runs (`compare/arms.py`). Every run within 3 points puts the means within 3
+points, so that the second can only fail where a run could not be matched. To decide on the means alone would leave single runs far
+apart, of students that are compared as the same seed; and a mean is known only once all teachers are trained and moves with each
+further seed: students that exist would have been taught by the wrong epoch, under a key that does not tell it.
+"""
+
+from crossdistill.compare.arms import CLOSE
 from crossdistill.core.records import RunRecord
 from crossdistill.study.plan import Training
 from crossdistill.study.workshop import Workshop
 from crossdistill.train.early_stopping import best_epoch
-
-CLOSE = 0.03  # in validation accuracy: within it both teach with the weights that they ended with
 
 
 def teaching_epoch(shop: Workshop, training: Training) -> tuple[int | None, list[str]]:

@@ -10,20 +10,31 @@ from typing import Any
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import NOT_METHODS, ContrastConfig, MethodConfig, PairConfig, StudyConfig, TrainingConfig
+from crossdistill.core.config import (
+    NOT_METHODS,
+    SHORTER,
+    ContrastConfig,
+    MethodConfig,
+    PairConfig,
+    StudyConfig,
+    TrainingConfig,
+    shortened,
+)
 from crossdistill.core.errors import SettingError
+from crossdistill.core.records import subject
 from crossdistill.core.store import digest
 from crossdistill.core.types import UNLABELLED, Splits, WarmUp
 from crossdistill.probes._build import ProbeSet
 from crossdistill.study.keys import KeyMaker, checkpoint_hash
 from crossdistill.train.loop import ENGINE
-from crossdistill.train.objective import plugin_views
 
 MATCHING = (
     "Run by run, teacher and control teacher are compared in validation accuracy. Within 3 points both teach with what they ended with; "
     "farther apart, the better one teaches with the epoch whose validation accuracy is nearest to the other's. The students of the arm "
     "matched_teacher, taught by the teacher, are to be compared with those of control_teacher; the method's own students always learn "
-    "from the weights that the teacher ended with."
+    "from the weights that the teacher ended with. What a student is taught thus depends on the two teachers of its run alone, and a "
+    "further run changes no earlier one. Where each run is matched to 3 points so are the means over runs; the comparison is made only "
+    "where these means are within 3 points, whatever single runs are."
 )
 
 
@@ -35,7 +46,7 @@ OWN_TRAINING = {"ema": None, "devices": 1, "freeze": None, "early_stopping": Non
 class Training:
     """One network to be trained: a teacher, an independent, a student of a method, a control of one, or a probe's ceiling."""
 
-    arm: str  # "teacher", "independent", "second_independent", the method's label, LABEL+CONTROL, or "ceiling"
+    arm: str  # as in a RunRecord: "teacher", one of the independents, the method's label, LABEL+CONTROL, or "ceiling"
     network: str  # name in the study file
     seed: int
     recipe: TrainingConfig
@@ -64,7 +75,7 @@ class Training:
         """What the runs of all seeds have in common, for people."""
         if self.probe:
             return f"{self.arm}: {self.probe}{f' at {self.level}' if self.level else ''}: {self.network}"
-        return f"{self.arm}: {self.taught_by} -> {self.network}" if self.teacher else f"{self.arm}: {self.network}"
+        return subject(self.arm, self.teacher.network, self.network) if self.teacher else f"{self.arm}: {self.network}"
 
     @property
     def taught_by(self) -> str | None:
@@ -107,6 +118,7 @@ class Plan:
     left_out: Mapping[str, str] = field(default_factory=dict)  # control arms that a method refuses, with its sentence
     ceilings: tuple[Training, ...] = ()  # run only for probes that no network of the study passes
     no_ceilings: Mapping[str, str] = field(default_factory=dict)  # probes for which none can be trained, with the reason
+    no_control: Mapping[str, str] = field(default_factory=dict)  # methods (as subjects) that no control teacher can teach, likewise
 
     @property
     def teachers(self) -> tuple[Training, ...]:
@@ -150,8 +162,8 @@ def make_plan(config: StudyConfig, images_fingerprint: str, device: torch.device
         known = trainings.setdefault(training.label, training)  # pairs share teachers, independents and twins
         if known.key != training.key:
             raise SettingError(f"two different trainings would both be called '{training.label}': give one of the methods another `label`")
-    order = {"teacher": 0, "independent": 1, "second_independent": 2}
-    return Plan(config, tuple(sorted(trainings.values(), key=lambda training: order.get(training.arm, 3))))
+    order = {arm: place for place, arm in enumerate(NOT_METHODS)}
+    return Plan(config, tuple(sorted(trainings.values(), key=lambda training: order.get(training.arm, len(order)))))
 
 
 def warm_up_of(method: MethodConfig | None, teacher: Training | None, epoch: int | None = None) -> WarmUpTask | None:
@@ -185,11 +197,19 @@ class _Planner:
             yield from teachers.values()
             yield from rivals.values()
             for seed in self.config.seeds:
-                yield from (self._training(arm, pair.student, seed) for arm in NOT_METHODS[1:] if arm in self.config.arms)
+                yield from (self._training(arm, pair.student, seed) for arm in self._without_teacher())
                 teacher = teachers[self.config.teacher_seed_for(pair.teacher, seed)]
                 rival = rivals[self.config.teacher_seed_for(pair.control_teacher, seed)] if pair.control_teacher and rivals else None
                 for method in pair.methods:
                     yield from self._taught(pair.student, seed, method, teacher, rival)
+
+    def _without_teacher(self) -> Iterator[str]:
+        """The arms of a student network that nobody teaches."""
+        for arm in self.config.arms:
+            if arm == "shorter_independents":
+                yield from SHORTER
+            elif arm in NOT_METHODS:
+                yield arm
 
     def _teachers(self, network: str) -> dict[int, Training]:
         return {seed: self._training("teacher", network, seed) for seed in self.config.teacher_seeds(network)}
@@ -199,8 +219,7 @@ class _Planner:
 
     def _taught(self, student: str, seed: int, method: MethodConfig, teacher: Training, rival: Training | None) -> Iterator[Training]:
         """A method's student, and the controls of it that are wanted and make sense."""
-        plugin, wanted = registry.get("method", method.name), self.config.arms
-        changes = plugin.facts["prepare_student"] or plugin_views(plugin, plugin.parse(method.settings))
+        wanted = self.config.arms
         own = self._training(method.arm, student, seed, method, teacher=teacher)
         yield own
         if "shuffled_teacher" in wanted:
@@ -208,7 +227,7 @@ class _Planner:
         if rival:
             yield self._control("control_teacher", own, rival, teacher)
             yield self._control("matched_teacher", own, teacher, rival)
-        if "twin" in wanted and changes:  # for the others the independent is the twin
+        if "twin" in wanted and method.changes_student:  # for the others the independent is the twin
             yield self._control("twin", own)
 
     def _control(self, control: str, own: Training, teacher: Training | None = None, rival: Training | None = None) -> Training:
@@ -220,6 +239,7 @@ class _Planner:
         teacher: Training | None = None, rival: Training | None = None,
     ) -> Training:  # fmt: skip
         recipe = self.keys.recipe(network, teacher=arm == "teacher", taught=teacher is not None)
+        recipe = shortened(recipe, arm) if arm in SHORTER else recipe
         warm_up = warm_up_of(method, teacher)
         read = {"teacher": teacher, "rival": rival, "warm_up": warm_up}
         reads = {name: task.key for name, task in read.items() if task}
@@ -255,6 +275,7 @@ def plan_json(
             for i, pair in enumerate(config.pairs)
         ],
         "left_out": dict(plan.left_out),
+        "no_control": dict(plan.no_control),
         "matching": MATCHING if any(training.rival for training in plan.trainings) else None,
         "primary": [contrast.model_dump() for contrast in contrasts],
         "tasks": [
@@ -296,4 +317,4 @@ def _controls(plan: Plan, pair: PairConfig) -> dict[str, str | None]:
     """The control arms of a pair, each with the network that teaches it."""
     labels, teachers = {method.arm for method in pair.methods}, {pair.teacher, pair.control_teacher, None}
     of_student = [t for t in plan.students if t.network == pair.student and t.taught_by in teachers]
-    return {t.arm: t.taught_by for t in of_student if t.arm == "second_independent" or (t.own and t.own.arm in labels)}
+    return {t.arm: t.taught_by for t in of_student if t.arm in ("second_independent", *SHORTER) or (t.own and t.own.arm in labels)}

@@ -1,56 +1,91 @@
-"""From what is on disk to the tables: results, inheritance, predictions. Nothing here trains or runs a network."""
+"""From what is on disk to the tables: results, inheritance, transfer, similarity, predictions. Nothing here runs a network."""
 
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import numpy as np
 
-from crossdistill.compare import Contrast, ObservedRun, Pair, inheritance_table, results_table, write_table
-from crossdistill.core.config import ContrastConfig, StudyConfig
-from crossdistill.core.observations import load_observations
-from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord
+from crossdistill.compare import (
+    Contrast,
+    ObservedRun,
+    Pair,
+    inheritance_table,
+    results_table,
+    similarity_table,
+    transfer_table,
+    write_table,
+)
+from crossdistill.core.config import ContrastConfig
+from crossdistill.core.observations import stored_answers
+from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord, SimilarityRow, TransferRow, subject
 from crossdistill.core.store import write_atomically
 from crossdistill.core.types import Observations
-
-Answers = dict[tuple[str, str, int], Observations]
+from crossdistill.study.instruments import instrument_files, measured
+from crossdistill.study.plan import Plan
+from crossdistill.study.workshop import Workshop
 
 
 def observed_run(out: Path, run: str, files: Mapping[str, str], probed: np.ndarray | None = None) -> ObservedRun | None:
-    """A finished run with what was observed of it, from `files` ({test set: file name}) alone; None where it is not finished."""
+    """A finished run with what was observed of it, from `files` ({test set: file name}) alone; None where it is not finished.
+
+    Answers are read whenever they are asked for: those of a study may not fit in memory together.
+    """
     folder = out / "runs" / run
     if not (folder / "record.json").exists():
         return None
-    answers: Answers = {}
-    for probe, file in files.items():
-        if (path := out / "observations" / run / file).exists():
-            answers |= {(probe, level, draw): seen for (level, draw), seen in load_observations(path).items()}
-    return ObservedRun(RunRecord.load(folder), answers, probed)
+    paths = {probe: out / "observations" / run / file for probe, file in files.items()}
+    return ObservedRun(RunRecord.load(folder), stored_answers({probe: path for probe, path in paths.items() if path.exists()}), probed)
 
 
-def write_tables(
-    out: Path, config: StudyConfig, contrasts: Iterable[ContrastConfig], runs: Iterable[str], files: Mapping[str, str], probed: np.ndarray,
-    left_out: Mapping[str, str] = {},
-) -> None:  # fmt: skip
-    """Write results.parquet and inheritance.parquet of the finished runs; `probed` are the rows of the test split that probes show.
+def write_tables(shop: Workshop, plan: Plan, contrasts: Iterable[ContrastConfig], runs: Iterable[str]) -> None:
+    """Write results, inheritance, transfer and similarity of the finished runs, as .parquet files in the study's folder.
 
-    `left_out` are the arms that the plan leaves out, with the reason, which stands beside their declared contrasts.
+    The reason why the plan leaves a method out stands beside its declared contrasts.
     """
-    observed = [run for name in runs if (run := observed_run(out, name, files, probed)) is not None]
-    pairs = [Pair(i, pair.teacher, pair.student, tuple(m.arm for m in pair.methods)) for i, pair in enumerate(config.pairs)]
-    primary = [Contrast(contrast.pair, contrast.method, contrast.probe) for contrast in contrasts]
+    out, instruments = shop.out, instrument_files(shop.config, shop.splits.test)
+    seen = (observed_run(out, name, shop.observation_files, shop.probed_rows) for name in runs)
+    observed = [replace(run, measured=measured(out, run.record.run, instruments)) for run in seen if run is not None]
+    pairs = compared_pairs(plan)
     results = results_table(observed, pairs)
     write_table(results, out / "results.parquet", ResultRow)
-    inheritance = _with_what_is_left_out(inheritance_table(results, observed, pairs, primary), left_out)
-    write_table(inheritance, out / "inheritance.parquet", InheritanceRow)
+    inheritance = inheritance_table(results, observed, pairs, [_contrast(declared) for declared in contrasts])
+    write_table(_with_what_is_left_out(inheritance, plan.left_out), out / "inheritance.parquet", InheritanceRow)
+    write_table(transfer_table(results, observed, _kept(pairs, plan)), out / "transfer.parquet", TransferRow)
+    write_table(similarity_table(observed, pairs), out / "similarity.parquet", SimilarityRow)
+
+
+def compared_pairs(plan: Plan) -> list[Pair]:
+    """The pairs of a study as the tables need them: their methods, and which of these change the student or admit no control teacher."""
+    pairs = []
+    for index, pair in enumerate(plan.config.pairs):
+        subjects = {method.arm: subject(method.arm, pair.teacher, pair.student) for method in pair.methods}
+        changed = frozenset(method.arm for method in pair.methods if method.changes_student)
+        no_control = {arm: plan.no_control[subject] for arm, subject in subjects.items() if subject in plan.no_control}
+        pairs.append(Pair(index, pair.teacher, pair.student, tuple(subjects), pair.control_teacher, changed, no_control))
+    return pairs
+
+
+def _kept(pairs: Iterable[Pair], plan: Plan) -> list[Pair]:
+    """The pairs without the methods that the plan leaves out: nothing was promised of their transfer."""
+    return [
+        replace(pair, methods=tuple(arm for arm in pair.methods if subject(arm, pair.teacher, pair.student) not in plan.left_out))
+        for pair in pairs
+    ]
+
+
+def _contrast(declared: ContrastConfig) -> Contrast:
+    assert declared.against is not None  # resolved where it was stamped
+    return Contrast(declared.pair, declared.method, declared.probe, declared.against)
 
 
 def _with_what_is_left_out(rows: Iterable[InheritanceRow], left_out: Mapping[str, str]) -> list[InheritanceRow]:
     """The rows, those of arms that were left out with the reason: declared contrasts stay, since they were promised, others go."""
     found = []
     for row in rows:
-        reason = left_out.get(f"{row.method}: {row.teacher} -> {row.student}")
+        reason = left_out.get(subject(row.method, row.teacher, row.student))
         if reason is None:
             found.append(row)
         elif row.role == "primary":

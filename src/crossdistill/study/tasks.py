@@ -10,7 +10,7 @@ from crossdistill.core import registry
 from crossdistill.core.config import EXECUTION
 from crossdistill.core.observations import LevelDraw, save_observations
 from crossdistill.core.progress import Stopwatch
-from crossdistill.core.records import EpochRow, EstimateModel, RunRecord
+from crossdistill.core.records import EARLIER_TEACHER, EpochRow, EstimateModel, RunRecord
 from crossdistill.core.store import file_sha256, locked, write_atomically
 from crossdistill.core.types import ImageSet, Observations
 from crossdistill.images._transfer import labelled
@@ -23,12 +23,14 @@ from crossdistill.study.answers import answers_of
 from crossdistill.study.devices import alike, prepared, shared
 from crossdistill.study.environment import hardware, software
 from crossdistill.study.gates import training_images
+from crossdistill.study.instruments import copy_measured, measure, unmeasured
 from crossdistill.study.matching import run_name, teaching_epoch
 from crossdistill.study.networks import build, load_trained, refuse_swapped_checkpoint, spread
 from crossdistill.study.objectives import objective_of, partners_of
 from crossdistill.study.plan import Training
 from crossdistill.study.probes import observe_probe
 from crossdistill.study.tables import predictions_file, write_predictions
+from crossdistill.study.temperature import temperature
 from crossdistill.study.workshop import Workshop
 from crossdistill.train.checkpoint import clear_checkpoints
 from crossdistill.train.loop import Training as Trainer
@@ -142,7 +144,9 @@ def _record(
     shop: Workshop, training: Training, network: Network, history: list[EpochRow], validation: ImageSet, seconds: float
 ) -> RunRecord:  # fmt: skip
     method = training.method
-    estimates = {"validation_accuracy": _accuracy(network, validation, "validation", shop)}
+    estimates = _validated(network, validation, shop)
+    if training.probe is not None:
+        del estimates["temperature"]  # a ceiling's validation images are not clean
     notes = list(network.notes)
     if training.arm == "teacher":
         shown = spread(labelled(shop.splits.train), PROFILE_IMAGES)
@@ -187,9 +191,10 @@ def _record(
     )
 
 
-def _accuracy(network: Network, images: ImageSet, split: str, shop: Workshop) -> EstimateModel:
-    answers = observe(network, images, device=shop.device, split=split)
-    return EstimateModel.of(accuracy(answers.logits, answers.labels))
+def _validated(network: Network, validation: ImageSet, shop: Workshop) -> dict[str, EstimateModel]:
+    """What a network's answers to validation images tell of it."""
+    answers = observe(network, validation, device=shop.device, split="validation")
+    return {"validation_accuracy": EstimateModel.of(accuracy(answers.logits, answers.labels)), "temperature": temperature(answers)}
 
 
 def memorised(label: str, estimates: Mapping[str, EstimateModel]) -> list[str]:
@@ -212,20 +217,26 @@ def observe_run(shop: Workshop, training: Training) -> None:
     if training.own and training.control == "matched_teacher" and record.teacher_epoch is None:  # the very same network
         for file in shop.observation_files.values():
             copy_file(shop.out / "observations" / training.own.run / file, shop.out / "observations" / training.run / file)
+        copy_measured(shop, training.own.run, training.run)
     _observe_run(shop, training, training.run)
     if record.teacher_epoch is None or training.teacher is None:
         return
     name = run_name(training.teacher, record.teacher_epoch)
     if not (shop.out / "runs" / name / "record.json").exists():
-        teacher = RunRecord.load(shop.folder(training.teacher))
-        after = [row for row in teacher.history if row.epoch <= record.teacher_epoch]
-        accuracy_then = EstimateModel(value=after[-1].validation_accuracy, unit="share")
-        averaged = ", averaged" if training.teacher.recipe.ema else ""
-        changed = {"run": name, "evaluated_weights": f"epoch {record.teacher_epoch}{averaged}",
-                   "label": f"{teacher.label}, after epoch {record.teacher_epoch}", "arm": "earlier_teacher", "history": after,
-                   "estimates": {"validation_accuracy": accuracy_then}}  # fmt: skip
-        teacher.model_copy(update=changed).save(shop.out / "runs" / name)
+        _earlier_teacher(shop, training.teacher, record.teacher_epoch).save(shop.out / "runs" / name)
     _observe_run(shop, training.teacher, name, record.teacher_epoch)
+
+
+def _earlier_teacher(shop: Workshop, training: Training, epoch: int) -> RunRecord:
+    """The record of a teacher as it was after an epoch, as far as it was trained by then."""
+    teacher = RunRecord.load(shop.folder(training))
+    after = [row for row in teacher.history if row.epoch <= epoch]
+    torch.set_num_threads(training.recipe.threads)
+    estimates = _validated(load_trained(shop, training, epoch), shop.splits.validation, shop)
+    return teacher.model_copy(update={
+        "run": run_name(training, epoch), "label": f"{teacher.label}, after epoch {epoch}", "arm": EARLIER_TEACHER, "history": after,
+        "evaluated_weights": f"epoch {epoch}{', averaged' if training.recipe.ema else ''}", "estimates": estimates,
+    })  # fmt: skip
 
 
 def nothing_left(shop: Workshop, training: Training) -> bool:
@@ -236,7 +247,12 @@ def nothing_left(shop: Workshop, training: Training) -> bool:
     seen = {training.run: training}
     if epoch is not None and training.teacher is not None:
         seen[run_name(training.teacher, epoch)] = training.teacher
-    return all(predictions_file(shop.out, name).exists() and not _missing(shop, of, name) for name, of in seen.items())
+    return all(predictions_file(shop.out, name).exists() and not _left(shop, of, name) for name, of in seen.items())
+
+
+def _left(shop: Workshop, training: Training, name: str) -> bool:
+    """Whether a network is still to be observed or measured."""
+    return bool(_missing(shop, training, name) or unmeasured(shop, training, name))
 
 
 def _missing(shop: Workshop, training: Training, name: str) -> dict[str, Path]:
@@ -251,14 +267,16 @@ def _files(shop: Workshop, training: Training) -> dict[str, str]:
 
 def _observe_run(shop: Workshop, training: Training, name: str, epoch: int | None = None) -> None:
     missing = _missing(shop, training, name)
-    if missing:
-        predictions_file(shop.out, name).unlink(missing_ok=True)  # they are of the observations that were there, and would outlive a kill
+    if _left(shop, training, name):
         network = load_trained(shop, training, epoch)
         torch.set_num_threads(training.recipe.threads)
+        if missing:
+            predictions_file(shop.out, name).unlink(missing_ok=True)  # they are of the observations that were, and would outlive a kill
         for test_set, path in missing.items():
             with enough_memory(lambda test_set=test_set: _observing_advice(shop, training, test_set)):
                 answers = _observe(shop, network, test_set, f"observing {training.label} on {test_set}")
             save_observations(path, {place: seen for place, seen in answers.items() if training.level in (None, place[0])})
+        measure(shop, training, name, network)
     if missing or not predictions_file(shop.out, name).exists():
         write_predictions(shop.out, name, _files(shop, training))
 

@@ -1,5 +1,6 @@
 """TrivialAugment (Müller & Hutter, ICCV 2021, https://arxiv.org/abs/2103.10158) and RandAugment (Cubuk et al., NeurIPS 2020,
-https://arxiv.org/abs/1909.13719) for each image by its key, with torchvision's operations and in torchvision's strengths.
+https://arxiv.org/abs/1909.13719) for each image by its key, with torchvision's operations and in torchvision's strengths; and the way
+to colour jitter, which stands in `jitter`.
 
 The draws are ours, since seeding torch's generator for each image takes longer than any of these operations. Images of a batch that
 drew the same operation and strength go through it together; it treats each as if it were alone.
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from crossdistill.ops.random import uniform_integers
 from crossdistill.train.boxes import DRAW
+from crossdistill.train.jitter import jittered
 
 BINS = 31  # strengths of each operation
 ROUNDS = {"trivial_augment": 1, "rand_augment": 2}  # operations in a row
@@ -26,8 +28,10 @@ SIGNED = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightn
 def recolored(images: Tensor, keys: Tensor, policy: str) -> Tensor:
     """The images uint8 [batch, 3, height, width], each after the operations that its key draws; black comes in from outside.
 
-    The draws are read by the host: on another device this waits for it once a call.
+    The draws are read by the host: on another device this waits for it.
     """
+    if policy == "jitter":
+        return jittered(images, keys)
     choices = _choices(policy, *images.shape[2:])
     draws = uniform_integers(keys, 2 * ROUNDS[policy], DRAW).view(len(keys), -1, 2)
     for of_round in draws.cpu().unbind(1):
