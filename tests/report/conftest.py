@@ -109,7 +109,7 @@ def plan_of(networks: list[Planned], pairs: list[Pair], one_teacher_checkpoint: 
     return {
         "format": 1,
         "name": "shape-and-texture",
-        "pairs": [dataclasses.asdict(pair) for pair in pairs],
+        "pairs": [{"index": p.index, "teacher": p.teacher, "student": p.student, "methods": list(p.methods)} for p in pairs],
         "primary": [{"pair": 0, "method": "kd", "probe": "scramble"}],
         "tasks": [{"key": p.run, "kind": "train", "label": p.label, "run": p.run} for p in networks],
         "one_teacher_checkpoint": one_teacher_checkpoint,

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from crossdistill.report import charts
-from crossdistill.report.sentences import headline_rows
+from crossdistill.report.headline import headline_rows
 from crossdistill.report.study_files import read_study
 from crossdistill.report.tables import series_of
 
@@ -91,3 +91,11 @@ def test_curves_and_training_are_drawn_for_what_was_observed(study_folder):
 def test_every_series_of_a_pair_has_its_own_colour(study_folder):
     colours = charts.series_colours(series_of(read_study(study_folder).pairs[0]))
     assert len(set(colours.values())) == 3
+
+
+def test_lines_of_several_contrasts_are_told_apart_by_whole_names(study_folder):
+    study = read_study(study_folder)
+    row = headline_rows(study.inheritance, ())[0]
+    rows = [row.model_copy(update={"contrast": contrast}) for contrast in ("control_teacher", "shuffled_teacher")]
+    drawing = charts.inheritance_chart(study.pairs[0], rows, 10)
+    assert {"kd, control teacher", "kd, shuffled teacher"} <= set(re.findall(r">([^<>]+)</text>", drawing))

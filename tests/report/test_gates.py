@@ -14,12 +14,14 @@ from crossdistill.compare import read_table, write_table
 from crossdistill.compare.gates import TOO_LITTLE_SIGNAL
 from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord
 from crossdistill.report import charts
+from crossdistill.report.contrast_tables import contrast_table
 from crossdistill.report.figure_tables import figure_tables
+from crossdistill.report.headline import headline_rows
 from crossdistill.report.names import measured, quantity
 from crossdistill.report.page import build_page, render
-from crossdistill.report.sentences import headline_rows, verdict_sentences
+from crossdistill.report.sentences import verdict_sentences
 from crossdistill.report.study_files import read_study
-from crossdistill.report.tables import contrast_table, metric_table
+from crossdistill.report.tables import metric_table
 
 REASON = f"{TOO_LITTLE_SIGNAL}: at most 24.0 % was reached (ceiling: superpixel: cnn, seed 0, trained on such images)"
 FAILED = ("superpixel", "n_segments=16")
@@ -93,8 +95,8 @@ def test_a_gate_that_was_not_run_is_named_in_tables_and_sentences(folder: Path) 
     (row,) = [r for r in study.inheritance if (r.pair, r.probe, r.metric, r.level_or_auc) == (0, "scramble", "accuracy", "auc")]
     assert (quantity(row), measured(row)) == ("scramble accuracy (gate not run)", "scramble accuracy")
     assert "Scramble accuracy (gate not run)" in words(folder)
-    assert "scramble accuracy (gate not run)" in {cells[2].text for cells in contrast_table(study.inheritance).rows}
-    assert not any("gate not run" in cells[2].text for cells in contrast_table(study.inheritance).rows if "superpixel" in cells[2].text)
+    assert "scramble accuracy (gate not run)" in {cells[3].text for cells in contrast_table(study.inheritance).rows}
+    assert not any("gate not run" in cells[3].text for cells in contrast_table(study.inheritance).rows if "superpixel" in cells[3].text)
 
 
 def test_the_section_on_probes_tells_what_became_of_each_gate(folder: Path) -> None:

@@ -6,18 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossdistill.core.records import InheritanceRow
+from crossdistill.core.records import InheritanceRow, RunRecord
+from crossdistill.report.headline import headline_rows
 from crossdistill.report.sentences import (
     TITLES,
     conclusion,
     evidence,
-    headline_rows,
+    notes,
     quantity,
     runs_needed,
     shown_verdict,
     too_few_runs,
     verdict_sentences,
 )
+from crossdistill.report.study_files import read_study
 
 
 def row(**changes: Any) -> InheritanceRow:
@@ -130,6 +132,8 @@ def test_every_sentence_names_the_one_checkpoint_it_comes_from(verdict: str):
         assert "from this teacher checkpoint" in sentence.text
     assert "this teacher checkpoint" not in only_text(row(verdict=verdict))
     assert conclusion(rows, one_teacher_checkpoint=True).startswith("From this teacher checkpoint: ")
+    of_one_pair = conclusion([row(), row(teacher="own", n_teachers=1)])
+    assert of_one_pair.endswith(" Of own → cnn, all this is from one teacher checkpoint.")
 
 
 # Also tables that claim what they may not: the page is the last place to stop a bold word.
@@ -140,6 +144,14 @@ def test_fewer_than_five_runs_never_say_inherited(verdict: str, n_runs: int, dif
     words = [conclusion([bold], one_teacher_checkpoint=one), evidence([bold]), too_few_runs([bold]) or ""]
     words += [f"{s.title} {s.subject} {s.text}" for s in verdict_sentences([bold], one_teacher_checkpoint=one)]
     assert "inherited" not in " ".join(words).lower()
+
+
+def test_a_declared_arm_that_does_not_exist_takes_no_verdict_from_the_others():
+    missing = row(role="primary", contrast="twin", n_runs=0, verdict="not_measurable", reason="no twin run has this figure")
+    assert conclusion([row(), missing]).startswith("Inherited: ")
+    assert too_few_runs([row(), missing]) is None
+    assert too_few_runs([missing]) is None
+    assert "With 2 runs an arm" in (too_few_runs([few(), missing]) or "")
 
 
 def test_too_few_runs_say_what_to_do_and_enough_runs_say_nothing():
@@ -238,3 +250,44 @@ def test_quantities_are_named_in_words():
 def test_agreement_is_told_without_a_double_negative():
     assert "agrees with its teacher 3.1\u00a0points more often" in evidence([row()])
     assert "agrees with its teacher 3.1\u00a0points less often" in evidence([row(fidelity=-0.031)])
+
+
+def unmeasured(**changes: Any) -> InheritanceRow:
+    """A contrast whose control failed its accuracy gate."""
+    nothing = dict.fromkeys(("difference", "low", "high", "p_raw", "minimum_detectable", "runs_needed", "teacher_gap"))
+    return few(**{**nothing, "verdict": "not_measurable", "reason": "kd+twin: cnn, seed 0: clean accuracy 9.8 %", **changes})
+
+
+def test_where_nothing_was_measured_the_answer_does_not_speak_of_the_teacher_nor_ask_for_runs():
+    rows = [unmeasured(), unmeasured(probe="superpixel")]
+    assert conclusion(rows) == "Nothing can be said: none of 2 contrasts could be measured."
+    assert too_few_runs(rows) is None
+    assert too_few_runs([*rows, few()]) is not None
+
+
+def test_what_could_not_be_measured_names_its_control_and_leaves_the_name_of_the_run_alone():
+    (sentence,) = verdict_sentences([unmeasured(contrast="twin")])
+    assert sentence.text == (
+        "kd+twin: cnn, seed 0: clean accuracy 9.8 %. Nothing can be said, against its twin, about what came from the teacher."
+    )
+    (sentence,) = verdict_sentences([unmeasured(contrast="shuffled_teacher", reason="too little signal")])
+    assert sentence.text.startswith("Too little signal. Nothing can be said, against students of a shuffled teacher, about")
+
+
+def test_a_method_that_did_not_act_names_the_control_of_the_sentence():
+    (sentence,) = verdict_sentences([row(verdict="method_did_not_act", contrast="control_teacher")])
+    assert "Whatever differs against students of a control teacher did not come from the teacher." in sentence.text
+
+
+def test_how_two_teachers_compare_is_told_once_for_both_arms_and_every_method(study_folder):
+    record = read_study(study_folder).records[0]
+
+    def of(arm: str, note: str) -> RunRecord:
+        changes = {"arm": arm, "control": arm.partition("+")[2], "label": f"{arm}: vit -> cnn, seed 0", "notes": [note]}
+        return record.model_copy(update=changes)
+
+    before, mirrored = (f"Teacher and control teacher in validation accuracy: {apart} points apart." for apart in ("+2.2", "-2.2"))
+    records = [of(f"{method}+{control}", note) for method in ("kd", "deit")
+               for control, note in (("control_teacher", mirrored), ("matched_teacher", before))]  # fmt: skip
+    assert notes(records) == [("deit+matched_teacher: vit -> cnn, seed 0 and kd+matched_teacher: vit -> cnn, seed 0", before)]
+    assert notes(records[:1]) == [("kd+control_teacher: vit -> cnn, seed 0", mirrored)]  # its counterpart failed

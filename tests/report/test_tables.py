@@ -1,12 +1,16 @@
 """Figures averaged over runs, and what stands where there is no figure."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crossdistill.core.records import ResultRow
+from crossdistill.report.contrast_tables import contrast_table
+from crossdistill.report.figure_tables import figure_tables
 from crossdistill.report.study_files import read_study
-from crossdistill.report.tables import contrast_table, cost_table, mean_figure, metric_table
+from crossdistill.report.tables import cost_table, mean_figure, metric_table
 
 
 def result(**changes: Any) -> ResultRow:
@@ -92,3 +96,15 @@ def test_cost_is_averaged_over_the_runs_of_an_arm_teachers_first(study_folder):
     table = cost_table(read_study(study_folder).records)
     assert [(cells[0].text, cells[1].text, cells[2].text) for cells in table.rows][:2] == [("cnn", "teacher", "1"), ("vit", "teacher", "1")]
     assert {cells[4].text for cells in table.rows} == {"2.60"}
+
+
+def test_the_columns_of_controls_say_who_taught_them(study_folder: Path) -> None:
+    study = read_study(study_folder)
+    (pair, *_) = study.pairs  # vit -> cnn
+    arms = {"kd+control_teacher": "cnn", "second_independent": None}
+    of_kd = [row for row in study.results if (row.arm, row.student, row.metric) == ("kd", "cnn", "accuracy")]
+    controls = [row.model_copy(update={"arm": arm, "teacher": teacher}) for arm, teacher in arms.items() for row in of_kd]
+    planned = replace(study, pairs=(replace(pair, controls=arms),), results=(*study.results, *controls))
+    (table,) = [item.table for item in figure_tables(planned) if item.heading == "Accuracy"]
+    small = {column.name: column.small for column in table.columns}
+    assert (small["kd"], small["kd+control_teacher"], small["second_independent"]) == ("vit → cnn", "cnn → cnn", "cnn")

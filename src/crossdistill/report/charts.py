@@ -4,14 +4,14 @@ Every chart is drawn at the width of a phone, so that its text stays readable th
 Inks are named colours of the light page; the style sheet exchanges them in the dark (`INK`, `FAINT`, `GRID`).
 """
 
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crossdistill.core.records import InheritanceRow, RunRecord, Verdict
+from crossdistill.core.records import Against, InheritanceRow, RunRecord, Verdict
+from crossdistill.report.contrast_names import CONTRASTS
 from crossdistill.report.names import plain, quantity, shown_verdict
 from crossdistill.report.study_files import PlannedPair, StudyFiles
 from crossdistill.report.tables import Series, clean_figure, find_figure, series_of
@@ -59,6 +59,7 @@ SERIES_SHAPES = ("diamond", "square", "circle", "triangle-up", "triangle-down", 
 WIDTH = 330  # px, the width of a phone's screen less its margins
 FONT_PX = 13
 LABEL_WIDTH = 90  # px for the name of a method beside its line; longer names are cut, and stand in full in the words beside
+LABEL_WIDTH_OF_CONTRASTS = 150  # where a method has several, each is told by its control, which must not be cut off
 
 
 def series_colours(all_series: Sequence[Series]) -> dict[str, str]:
@@ -85,25 +86,39 @@ def inheritance_chart(pair: PlannedPair, rows: Sequence[InheritanceRow], limit: 
     """One pair's differences with intervals, as SVG: one band per figure and one line per method; the teacher as a hollow diamond."""
     import altair as alt
 
-    data = [_inheritance_point(row, limit) for row in rows]
+    lines = _lines(pair, rows)
+    data = [{**_inheritance_point(row, limit), "line": lines[row.method, row.contrast]} for row in rows]
     order = list(dict.fromkeys(point["figure"] for point in data))
-    longest = max(len(row.method) for row in rows)
-    several = len({row.method for row in rows}) > 1
-    labels = min(LABEL_WIDTH, 8 * longest) if several else 0
-    width = WIDTH - 25 - labels
-    methods = alt.Axis(domain=False, ticks=False, labelColor=FAINT, labelLimit=LABEL_WIDTH) if several else None
-    y = alt.Y("method:N", title=None, sort=list(pair.methods), axis=methods)
+    longest = LABEL_WIDTH if len({method for method, _ in lines}) == len(lines) else LABEL_WIDTH_OF_CONTRASTS
+    labels = min(longest, 8 * max(map(len, lines.values()))) if len(lines) > 1 else 0
+    width = WIDTH - 25 - min(labels, LABEL_WIDTH)
+    names = alt.Axis(domain=False, ticks=False, labelColor=FAINT, labelLimit=longest) if labels else None
+    y = alt.Y("line:N", title=None, sort=list(lines.values()), axis=names)
+    controls: set[Against] = {row.contrast for row in rows}
+    control = CONTRASTS[controls.pop()].control if len(controls) == 1 else "control"
     inks: dict[str, Any] = dict(labelFontSize=FONT_PX, labelFontWeight="bold", labelColor=INK)
     header = alt.Header(title=None, labelAnchor="start", labelOrient="top", labelPadding=1, labelLimit=width, **inks)
     chart = (
-        alt.layer(*_inheritance_layers(y, limit))
+        alt.layer(*_inheritance_layers(y, limit, f"points, student minus {control}"))
         .properties(width=width, height=alt.Step(22))
         .facet(row=alt.Row("figure:N", sort=order, header=header, title=None), data=alt.Data(values=data), spacing=9)
     )
-    return svg(chart, f"{pair.title}: differences between students and independent students with 95 % intervals, also written out in words")
+    return svg(chart, f"{pair.title}: differences between students and their controls with 95 % intervals, also written out in words")
 
 
-def _inheritance_layers(y: Any, limit: float) -> list[Any]:
+def _lines(pair: PlannedPair, rows: Sequence[InheritanceRow]) -> dict[tuple[str, Against], str]:
+    """{(method, contrast): the name of its line} in the order of the plan; the contrast is named where a method has several."""
+    order = {method: place for place, method in enumerate(pair.methods)}
+    occurring: set[tuple[str, Against]] = {(row.method, row.contrast) for row in rows}
+    kinds = sorted(occurring, key=lambda kind: (order.get(kind[0], len(order)), kind))
+    several = [method for method, _ in kinds]
+    return {
+        (method, against): f"{method}, {CONTRASTS[against].title.lower()}" if several.count(method) > 1 else method
+        for method, against in kinds
+    }
+
+
+def _inheritance_layers(y: Any, limit: float, title: str) -> list[Any]:
     """Zero line, teacher, interval with its cut ends, student, and words where nothing could be measured."""
     import altair as alt
 
@@ -115,7 +130,7 @@ def _inheritance_layers(y: Any, limit: float) -> list[Any]:
     base = alt.Chart().encode(y=y)
 
     def x(name: str) -> Any:
-        return alt.X(f"{name}:Q", scale=scale, title="points, student minus independent", axis=axis)
+        return alt.X(f"{name}:Q", scale=scale, title=title, axis=axis)
 
     teacher = base.mark_point(shape="diamond", size=110, filled=False, color=INK, strokeWidth=1.4, aria=False).encode(x=x("gap"))
     interval = base.mark_rule(strokeWidth=2.4, aria=False).encode(x=x("low"), x2="high:Q", color=colour)
@@ -137,7 +152,6 @@ def _inheritance_point(row: InheritanceRow, limit: float) -> dict[str, Any]:
     low, high = _in_points(row.low, shown), _in_points(row.high, shown)
     return {
         "figure": re.sub(" on (.*) images", r" (\1)", quantity(row)),  # short: a band is as wide as a phone
-        "method": row.method,
         "verdict": verdict,
         "difference": _cut(_in_points(row.difference, shown), limit),
         "low": _cut(low, limit),
@@ -259,15 +273,19 @@ def training_chart(network: str, records: Sequence[RunRecord], arms: Sequence[Le
 
 def svg(chart: Any, description: str) -> str:
     """A chart as an SVG element that takes the width it is given, with a description for those who do not see it."""
+    import altair
+    import vl_convert
+
     inks: dict[str, Any] = dict(labelColor=INK, titleColor=FAINT, gridColor=GRID, domainColor=GRID, tickColor=GRID)
     # `configure` first: it replaces what the others have set.
     chart = chart.configure(background="transparent", font="system-ui, sans-serif", padding=4)
     chart = chart.configure_axis(
         **inks, labelFontSize=FONT_PX, titleFontSize=FONT_PX, titleFontWeight="normal", titlePadding=8
     ).configure_view(stroke=None)
-    drawn = io.StringIO()
-    chart.save(drawn, format="svg")
-    text = drawn.getvalue()
+    with altair.data_transformers.disable_max_rows():
+        # Not validated: checking a specification against Vega-Lite's schema takes as long as drawing it.
+        specification = chart.to_dict(validate=False)
+    text = vl_convert.vegalite_to_svg(specification, vl_version="_".join(altair.SCHEMA_VERSION.lstrip("v").split(".")[:2]))
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None, "vl-convert gives every SVG a viewBox"
     label = _escaped(description)

@@ -1,5 +1,6 @@
 """What things are called on the page: verdicts, figures, probes."""
 
+import re
 from collections.abc import Mapping
 
 from crossdistill.compare.verdicts import ENOUGH_RUNS
@@ -20,11 +21,11 @@ TITLES: Mapping[Verdict, str] = {
 """The verdicts in the words of the page, those that say most first."""
 
 MEANINGS: Mapping[Verdict, str] = {
-    "inherited": "the interval lies off zero, on the teacher's side of the independent students",
+    "inherited": "the interval lies off zero, on the teacher's side",
     "moved_away": "the interval lies off zero, on the side away from the teacher",
     "equivalent": "the whole interval lies inside the margin around zero",
     "unresolved": "these runs cannot tell the difference from zero, or are too few for a verdict",
-    "nothing_to_inherit": "teacher and independent students do not differ, so there is nothing to take over",
+    "nothing_to_inherit": "teacher and control do not differ, so there is nothing to take over",
     "method_did_not_act": "the student answers no more like its teacher than an independent student does",
     "not_measurable": "a network is too close to chance, the probe holds too little signal, or there are too few runs, to mean anything",
 }
@@ -65,10 +66,50 @@ def is_choice(metric: str) -> bool:
 def metric_words(metric: str) -> str:
     """A metric's name in words.
 
-    >>> metric_words("cue_choice_shape"), metric_words("shape_bias")
-    ('shape choices', 'shape bias')
+    >>> metric_words("cue_choice_shape"), metric_words("shape_bias"), metric_words("mean_attention_distance_layer2")
+    ('shape choices', 'shape bias', 'attention distance of layer 2')
     """
+    if metric in _METRICS:
+        return _METRICS[metric]
+    if layer := re.fullmatch(r"mean_attention_distance_layer(\d+)(?:_head(\d+))?", metric):
+        return f"attention distance of layer {layer[1]}" + (f", head {layer[2]}" if layer[2] else "")
     return f"{plain(metric.removeprefix('cue_choice_'))} choices" if metric.startswith("cue_choice_") else plain(metric)
+
+
+_METRICS = {
+    "agreement_kappa": "answers unchanged (kappa)",
+    "js_invariance": "probabilities unchanged (Jensen-Shannon)",
+    "conditional_retention_share": "right on clean images and still right",
+    "conditional_retention_chance": "right on clean images and still right, by chance",
+    "conditional_retention_above_chance": "right on clean images and still right, above chance",
+    "accuracy_residual_share": "accuracy beyond what clean accuracy foretells",
+    "accuracy_residual_logit": "accuracy beyond what clean accuracy foretells, in logits",
+    "accuracy_residual_pool_sd": "scatter of other networks about that line, in logits",
+    "calibration_ece": "expected calibration error",
+    "calibration_ece_equal_mass": "expected calibration error, bins of equal mass",
+    "calibration_nll": "negative log likelihood",
+    "calibration_brier": "Brier score",
+    "error_consistency": "error consistency (kappa)",
+    "consistency_ceiling_ceiling": "largest error consistency that the two accuracies allow",
+    "consistency_ceiling_reached": "part of the largest error consistency that is reached",
+    "consistency_ceiling_observed": "both right or both wrong",
+    "consistency_ceiling_expected": "both right or both wrong, by chance",
+    "same_wrong_label_rate": "one answer where both are wrong",
+    "same_wrong_label_chance": "one answer where both are wrong, between different images",
+    "side_with_teacher": "siding with the teacher",
+    "side_with_teacher_wrong": "siding with a wrong teacher",
+    "side_with_teacher_rate": "siding with the teacher",
+    "side_with_teacher_second_rate": "a second independent student siding with the teacher",
+    "side_with_teacher_excess": "siding with the teacher, beyond a second independent student",
+    "side_with_teacher_wrong_rate": "siding with a wrong teacher",
+    "side_with_teacher_wrong_second_rate": "a second independent student siding with a wrong teacher",
+    "side_with_teacher_wrong_excess": "siding with a wrong teacher, beyond a second independent student",
+    "effective_receptive_field_side_50": "side of the square that holds 50 % of the gradient",
+    "effective_receptive_field_side_99": "side of the square that holds 99 % of the gradient",
+    "mean_attention_distance": "attention distance",
+    "fidelity_agreement": "same answer as the teacher",
+    "fidelity_kl": "distance from the teacher's probabilities (KL)",
+}
 
 
 def plain(name: str) -> str:

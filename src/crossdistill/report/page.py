@@ -8,26 +8,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from crossdistill.core.records import CEILING, InheritanceRow, RunRecord, Verdict
+from crossdistill.core.records import CEILING, EARLIER_TEACHER, InheritanceRow, RunRecord, Verdict
 from crossdistill.core.store import write_text
-from crossdistill.report import charts, sentences, tables
+from crossdistill.report import charts, contrast_tables, controls_section, drawings, sentences, tables
 from crossdistill.report.charts import LegendItem
+from crossdistill.report.contrast_names import CONTRASTS
 from crossdistill.report.figure_tables import figure_tables
-from crossdistill.report.names import MEANINGS, TITLES, capitalised, plain, quantity, shown_verdict
-from crossdistill.report.probe_section import probe_picture, short_remark
+from crossdistill.report.headline import headline_rows
+from crossdistill.report.heat_maps import heat_maps
+from crossdistill.report.look_section import pair_strips
+from crossdistill.report.names import MEANINGS, TITLES, capitalised, quantity, shown_verdict
+from crossdistill.report.probe_section import probe_picture
 from crossdistill.report.study_files import PlannedPair, StudyFiles, read_study
 from crossdistill.report.words import count, listed, percent
-
-FEWEST_LEVELS = 3  # a curve of fewer levels is labelled so
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A chart as SVG with its heading and a remark."""
-
-    title: str
-    svg: str
-    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,8 @@ def _package_text(name: str) -> str:
 
 def _contents(study: StudyFiles) -> dict[str, Any]:
     """Everything that the template prints, section by section."""
-    headline = sentences.headline_rows(study.inheritance, study.choice_sets)
+    headline = headline_rows(study.inheritance, study.choice_sets)
+    contrasts = contrast_tables.shown_contrasts(study.inheritance)
     one_checkpoint = study.one_teacher_checkpoint
     return dict(
         study=study,
@@ -95,13 +89,20 @@ def _contents(study: StudyFiles) -> dict[str, Any]:
         answers=list(_answers(study, headline)),
         notes=sentences.weak_teachers(study.pairs, study.results) + sentences.notes(study.records),
         verdict_legend=_verdict_legend(headline),
-        contrasts=tables.contrast_table(study.inheritance) if study.inheritance else None,
+        against=controls_section.meanings(headline),
+        architecture_untested=any(row.contrast == "independent" and shown_verdict(row) == "inherited" for row in headline),
+        contrasts=contrast_tables.contrast_table(contrasts, study.units) if contrasts else None,
+        controls=controls_section.method_controls(study),
+        controls_meanings=controls_section.meanings(study.inheritance),
+        transfer=controls_section.transfer_table(study.transfer),
         figure_tables=figure_tables(study),
-        curves=_curves(study),
-        series_legends=[(pair.title, _series_legend(pair)) for pair in study.pairs],
+        curves=drawings.curves(study),
+        series_legends=[(pair.title, drawings.series_legend(pair)) for pair in study.pairs],
+        heat_maps=[(pair.title, maps) for pair in study.pairs if (maps := heat_maps(study, pair))],
+        looks=pair_strips(study),
         probe_pictures=[probe_picture(study, probe) for probe in study.probes],
-        training=_training(study),
-        training_legend=_training_legend(study),
+        training=drawings.training(study),
+        training_legend=drawings.training_legend(study),
         cost=tables.cost_table(study.records) if study.records else None,
         seed_ratios=tables.metric_table(study, "Probe accuracy / clean accuracy", ["seed_ratio"]),
         chance=percent(chance) if (chance := study.chance_on("clean")) else None,
@@ -129,7 +130,7 @@ def _facts(study: StudyFiles) -> str:
     classes = images.get("class_names") or ()
     teachers = sum(record.arm == "teacher" for record in study.records)
     ceilings = sum(record.arm == CEILING for record in study.records)
-    students = len(study.records) - teachers - ceilings
+    students = len(study.records) - teachers - ceilings - sum(record.arm == EARLIER_TEACHER for record in study.records)
     parts = [
         f"Images: {images['source']}" if images.get("source") else "",
         listed(splits),
@@ -155,9 +156,14 @@ def _answers(study: StudyFiles, headline: list[InheritanceRow]) -> Iterator[Pair
 
 
 def _method_answer(study: StudyFiles, pair: PlannedPair, method: str, rows: list[InheritanceRow]) -> MethodAnswer:
-    found = sentences.verdict_sentences(rows, one_teacher_checkpoint=study.one_teacher_checkpoint)
-    figures = {capitalised(quantity(row)): tables.in_words(study, pair, row) for row in rows}
-    return MethodAnswer(method, sentences.evidence(rows), [(sentence, figures.get(sentence.subject, "")) for sentence in found])
+    """The sentences of a method, contrast by contrast, with the figures behind each."""
+    answers = []
+    for contrast in CONTRASTS:
+        of_contrast = [row for row in rows if row.contrast == contrast]
+        figures = {capitalised(quantity(row)): tables.in_words(study, pair, row) for row in of_contrast}
+        found = sentences.verdict_sentences(of_contrast, one_teacher_checkpoint=study.one_teacher_checkpoint)
+        answers += [(sentence, figures.get(sentence.subject, "")) for sentence in found]
+    return MethodAnswer(method, sentences.evidence(rows), answers)
 
 
 def _verdict_legend(rows: list[InheritanceRow]) -> list[LegendItem]:
@@ -168,50 +174,6 @@ def _verdict_legend(rows: list[InheritanceRow]) -> list[LegendItem]:
         for verdict, title in TITLES.items()
         if verdict in occurring
     ]
-
-
-def _curves(study: StudyFiles) -> list[tuple[PlannedPair, list[Drawing]]]:
-    by_pair = []
-    probes = [probe for probe, levels in study.level_order.items() if any(levels) and probe != "clean"]
-    for pair in study.pairs:
-        drawn = [(probe, charts.accuracy_curves(study, pair, probe)) for probe in probes]
-        drawings = [Drawing(plain(probe), drawing, _curve_remark(study, probe)) for probe, drawing in drawn if drawing]
-        if drawings:
-            by_pair.append((pair, drawings))
-    return by_pair
-
-
-def _curve_remark(study: StudyFiles, probe: str) -> str:
-    levels = [level for level in study.level_order[probe] if level != "auc"]
-    short = f"a curve of {count(len(levels), 'level')} only" if len(levels) < FEWEST_LEVELS else ""
-    chance = study.chance_on(probe)
-    other = f"chance on these images: {percent(chance)}" if chance != study.chance_on("clean") else ""
-    return "; ".join(part for part in (short, other, short_remark(study, probe)) if part)
-
-
-def _series_legend(pair: PlannedPair) -> list[LegendItem]:
-    colours = charts.series_colours(tables.series_of(pair))
-    return [LegendItem(name, colours[name], charts.SERIES_SHAPES[i % len(charts.SERIES_SHAPES)]) for i, name in enumerate(colours)]
-
-
-def _training_legend(study: StudyFiles) -> list[LegendItem]:
-    """The arms that were trained, whatever network they belong to."""
-    arms = {series.arm: series for pair in study.pairs for series in tables.series_of(pair)}
-    colours = charts.series_colours(list(arms.values()))
-    items = [
-        LegendItem(arm, colours[series.name], charts.SERIES_SHAPES[place % len(charts.SERIES_SHAPES)])
-        for place, (arm, series) in enumerate(arms.items())
-    ]
-    return [item for item in items if any(record.arm == item.name for record in study.records)]
-
-
-def _training(study: StudyFiles) -> list[Drawing]:
-    legend = _training_legend(study)
-    arms = {item.name for item in legend}
-    networks = dict.fromkeys(record.student for record in study.records)
-    runs = {network: [r for r in study.records if r.student == network and r.arm in arms] for network in networks}
-    drawn = [(network, charts.training_chart(network, found, legend)) for network, found in runs.items()]
-    return [Drawing(network, drawing, count(len(runs[network]), "run")) for network, drawing in drawn if drawing]
 
 
 def _distinct(records: tuple[RunRecord, ...], name: str) -> list[dict[str, str]]:

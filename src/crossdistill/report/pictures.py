@@ -20,6 +20,11 @@ def data_uri(path: Path) -> str:
     encoded = _webp(picture, lossless=True)
     if len(encoded) > LOSSLESS_BYTES:
         encoded = _webp(picture, quality=85)
+    return webp_address(encoded)
+
+
+def webp_address(encoded: bytes) -> str:
+    """The bytes of a WebP file as a `data:image/webp` address."""
     return "data:image/webp;base64," + base64.b64encode(encoded).decode()
 
 

@@ -4,15 +4,22 @@ The sentences are made from the rows of `inheritance.parquet` alone. With fewer 
 whatever a table may claim: the difference and its interval are reported, and the number of runs that a verdict would need.
 """
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 from crossdistill.compare.verdicts import ENOUGH_RUNS, SMALL
 from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord, Verdict
-from crossdistill.report.names import TITLES, capitalised, is_choice, quantity, shown_verdict
+from crossdistill.report.contrast_names import CONTRASTS
+from crossdistill.report.names import TITLES, capitalised, quantity, shown_verdict
 from crossdistill.report.study_files import PlannedPair
 from crossdistill.report.words import SPACE, count, interval, known, listed, percent, points, points_with_interval, size_in_points
+
+ONE_RUN = "One run, no claim: the interval is over the images of these networks and says nothing of the method."
+
+TEACHERS_COMPARED = "Teacher and control teacher in validation accuracy"
+"""How the note begins that both arms of a matched comparison carry in their records."""
 
 _IN_GROUPS: tuple[Verdict, ...] = ("nothing_to_inherit", "method_did_not_act", "not_measurable")
 
@@ -33,35 +40,10 @@ class Sentence:
         return TITLES[self.verdict]
 
 
-def headline_rows(rows: Sequence[InheritanceRow], choice_sets: Collection[str]) -> list[InheritanceRow]:
-    """The rows that deserve a sentence: the accuracy on clean images and on each probe over all levels, and the choices between cues.
-
-    Choices count on the `choice_sets`, whose images hold cues of different classes. On sets of their own, such as the cue conflict, no
-    answer is right: their accuracy would only repeat one of the choices. Retention and the single levels stay in the tables.
-    """
-    averaged = {_curve(row) for row in rows if row.level_or_auc == "auc"}
-    # A probe shows the clean test images again, so it has a retention; a set of its own has none.
-    probes = {"clean"} | {row.probe for row in rows if row.metric == "retention"}
-    no_right_answer = {row.probe for row in rows if is_choice(row.metric)} & set(choice_sets) - probes
-
-    def deserves(row: InheritanceRow) -> bool:
-        if row.level_or_auc != "auc" and _curve(row) in averaged:
-            return False
-        if is_choice(row.metric):
-            return row.role == "primary" or row.probe in choice_sets
-        return row.role == "primary" or (row.metric == "accuracy" and row.probe not in no_right_answer)
-
-    return [row for row in rows if deserves(row)]
-
-
-def _curve(row: InheritanceRow) -> tuple[int, str, str, str]:
-    return row.pair, row.method, row.probe, row.metric
-
-
 def verdict_sentences(rows: Sequence[InheritanceRow], *, one_teacher_checkpoint: bool = False) -> list[Sentence]:
-    """The sentences of one pair and method: declared contrasts first, then the verdicts that say most, then the largest differences.
+    """The sentences of one pair, method and contrast: declared ones first, then the verdicts that say most, then the largest.
 
-    Contrasts in which nothing could be seen are drawn together: those that cannot be told from zero, and those with one reason.
+    Figures in which nothing could be seen are drawn together: those that cannot be told from zero, and those with one reason.
     """
     one_teacher_checkpoint |= bool(rows) and all(row.n_teachers == 1 for row in rows)
     origin = " from this teacher checkpoint" if one_teacher_checkpoint else ""
@@ -104,11 +86,12 @@ def _off_zero(row: InheritanceRow) -> bool:
 
 
 def _single(row: InheritanceRow, origin: str) -> Sentence:
-    found = f"{points_with_interval(row.difference, row.low, row.high)} against independent students{origin and ',' + origin}"
+    words = CONTRASTS[row.contrast]
+    found = f"{points_with_interval(row.difference, row.low, row.high)} {words.against}{origin and ',' + origin}"
     gap = ""
     if known(row.teacher_gap):
         gap_limits = interval(row.gap_low, row.gap_high)
-        gap = f"; the teacher itself: {points(row.teacher_gap)}" + (f" ({gap_limits})" if gap_limits else "")
+        gap = f"; {words.lead}: {points(row.teacher_gap)}" + (f" ({gap_limits})" if gap_limits else "")
     text = f"{found}{gap}. {_CERTAINTY[shown_verdict(row)](row)}{_noted([row])}"
     return Sentence(shown_verdict(row), capitalised(quantity(row)), text, "declared in advance" if row.role == "primary" else "")
 
@@ -121,8 +104,12 @@ def _noted(rows: Sequence[InheritanceRow]) -> str:
 
 def _faint_group(rows: Sequence[InheritanceRow], origin: str) -> Sentence:
     items = tuple(f"{capitalised(quantity(row))} {points(row.difference)} ({_limits_of_knowledge(row)})" for row in rows)
-    runs = capitalised(count(min(row.n_runs for row in rows), "run"))
-    text = f"{runs} an arm cannot tell these from zero, so nobody can say whether they came{origin or ' from the teacher'}."
+    fewest = min(row.n_runs for row in rows)
+    against = f", {CONTRASTS[rows[0].contrast].against},"
+    text = f"{capitalised(count(fewest, 'run'))} an arm cannot tell these{against} from zero"
+    text += f", so nobody can say whether they came{origin or ' from the teacher'}."
+    if fewest == 1:
+        text = f"{ONE_RUN} Taken{against[:-1]}, these cannot be told from zero."
     return Sentence("unresolved", f"{len(rows)} differences not told from zero", text, items=items)
 
 
@@ -138,15 +125,17 @@ def _limits_of_knowledge(row: InheritanceRow) -> str:
 
 
 def _how_sure(row: InheritanceRow) -> str:
-    corrected = row.p_holm is not None
-    p = row.p_holm if corrected else row.p_raw
-    if p is None or not known(p):
-        return count(row.n_runs, "run") + " an arm"
-    value = f"p{SPACE}<{SPACE}0.001" if p < 0.001 else f"p{SPACE}={SPACE}{p:.3f}"
-    remark = (
-        f" after Holm over {count(row.family_size, 'declared contrast')}" if corrected else ", not corrected for the number of contrasts"
-    )
-    return f"{count(row.n_runs, 'run')} an arm, {value}{remark}"
+    runs = count(row.n_runs, "run") + " an arm"
+    if known(row.p_holm):
+        return f"{runs}, {_p(row.p_holm)} after Holm over {count(row.family_size, 'declared contrast')}"
+    if known(row.p_bh):
+        return f"{runs}, {_p(row.p_bh)} after Benjamini-Hochberg over {count(row.family_size, 'contrast')} not declared"
+    return f"{runs}, {_p(row.p_raw)}, not corrected for the number of contrasts" if known(row.p_raw) else runs
+
+
+def _p(p: float | None) -> str:
+    assert p is not None
+    return f"p{SPACE}<{SPACE}0.001" if p < 0.001 else f"p{SPACE}={SPACE}{p:.3f}"
 
 
 def _inherited(row: InheritanceRow) -> str:
@@ -163,6 +152,8 @@ def _equivalent(row: InheritanceRow) -> str:
 
 
 def _unresolved(row: InheritanceRow) -> str:
+    if row.n_runs == 1:
+        return f"{f'Off zero{_direction(row)}. ' if _off_zero(row) else ''}{ONE_RUN}"
     runs = count(row.n_runs, "run")
     if _off_zero(row) and row.n_runs < ENOUGH_RUNS:
         return f"Off zero{_direction(row)}, but {runs} an arm are too few for a verdict."
@@ -196,17 +187,27 @@ def _group(verdict: Verdict, rows: list[InheritanceRow], origin: str) -> Sentenc
 def _nothing_to_inherit(rows: list[InheritanceRow], origin: str) -> str:
     leads = [f"{points(row.teacher_gap)} ({interval(row.gap_low, row.gap_high)})" for row in rows if known(row.teacher_gap)]
     lead = f": the teacher stands at {listed(leads)}" if leads else ""
-    return f"Teacher and independent students do not differ enough{lead}. There is nothing to inherit{origin}."
+    return f"{CONTRASTS[rows[0].contrast].no_lead}{lead}. There is nothing to inherit{origin}."
 
 
 def _did_not_act(rows: list[InheritanceRow], origin: str) -> str:
     why = f" ({rows[0].reason.rstrip('.')})" if rows[0].reason else ""
-    return f"The method did not bring the student closer to its teacher{why}. Whatever differs did not come{origin or ' from the teacher'}."
+    against = CONTRASTS[rows[0].contrast].against
+    return (
+        f"The method did not bring the student closer to its teacher{why}. Whatever differs {against} did not come"
+        f"{origin or ' from the teacher'}."
+    )
 
 
 def _not_measurable(rows: list[InheritanceRow], origin: str) -> str:
-    reason = capitalised((rows[0].reason or "no reason was recorded").rstrip("."))
-    return f"{reason}. Nothing can be said about what came{origin or ' from the teacher'}."
+    reason = (rows[0].reason or "no reason was recorded").rstrip(".")
+    if not _OF_A_RUN.match(reason):  # the name of an arm stays as it is in the tables
+        reason = capitalised(reason)
+    return f"{reason}. Nothing can be said, {CONTRASTS[rows[0].contrast].against}, about what came{origin or ' from the teacher'}."
+
+
+_OF_A_RUN = re.compile(r"[\w.+-]+: ")
+"""How a reason begins that is about one run: with its label."""
 
 
 _REASONS = {"nothing_to_inherit": _nothing_to_inherit, "method_did_not_act": _did_not_act, "not_measurable": _not_measurable}
@@ -216,9 +217,19 @@ def conclusion(rows: Sequence[InheritanceRow], *, one_teacher_checkpoint: bool =
     """The answer of the whole study in one or two sentences, from its headline rows."""
     if not rows:
         return "Nothing has been compared yet."
-    few = min(row.n_runs for row in rows) < ENOUGH_RUNS
-    answer = _what_was_seen(rows) if few else _what_was_found(rows)
-    return f"From this teacher checkpoint: {answer[:1].lower() + answer[1:]}" if one_teacher_checkpoint else answer
+    fewest = _fewest_runs(rows)
+    answer = _what_was_seen(rows) if fewest < ENOUGH_RUNS else _what_was_found(rows)
+    if fewest == 1:
+        answer = f"One run, no claim: {answer[:1].lower() + answer[1:]}"
+    if one_teacher_checkpoint:
+        return f"From this teacher checkpoint: {answer[:1].lower() + answer[1:]}"
+    single = dict.fromkeys(f"{row.teacher} → {row.student}" for row in rows if row.n_teachers == 1 < row.n_runs)
+    return f"{answer} Of {listed(list(single))}, all this is from one teacher checkpoint." if single else answer
+
+
+def _fewest_runs(rows: Sequence[InheritanceRow]) -> int:
+    """The runs of the smallest arm that was compared: an arm that does not exist has its own sentence, and no say in the others'."""
+    return min((row.n_runs for row in rows if row.n_runs), default=0)
 
 
 def _what_was_found(rows: Sequence[InheritanceRow]) -> str:
@@ -246,6 +257,8 @@ def _what_was_seen(rows: Sequence[InheritanceRow]) -> str:
         direction = "all towards the teacher" if towards == len(clear) else f"{towards} of them towards the teacher"
         off_zero = f"{len(clear)} {'is' if len(clear) == 1 else 'are'} off zero, {direction}"
         return f"Of {contrasts}, {off_zero}. The largest: {_enumerated(clear, most=3)}."
+    if all(row.verdict == "not_measurable" for row in rows):
+        return f"Nothing can be said: none of {contrasts} could be measured."
     if not measured:
         return f"None of {contrasts} shows anything that could have come from the teacher."
     largest = measured[0]
@@ -257,19 +270,22 @@ def _enumerated(rows: Sequence[InheritanceRow], most: int = 4) -> str:
     """The first contrasts with their differences, those of one pair and method together."""
     groups: dict[str, list[str]] = {}
     for row in rows[:most]:
-        groups.setdefault(f"{row.teacher} → {row.student}, {row.method}", []).append(f"{quantity(row)} {points(row.difference)}")
+        against = "" if row.contrast == "independent" else f", {CONTRASTS[row.contrast].against}"
+        groups.setdefault(f"{row.teacher} → {row.student}, {row.method}{against}", []).append(f"{quantity(row)} {points(row.difference)}")
     text = "; ".join(f"{listed(items)} ({name})" for name, items in groups.items())
     return text + (f"; and {len(rows) - most} more" if len(rows) > most else "")
 
 
 def too_few_runs(rows: Sequence[InheritanceRow]) -> str | None:
-    """The warning of a study with fewer than five runs an arm; None where there are enough."""
-    if not rows or (fewest := min(row.n_runs for row in rows)) >= ENOUGH_RUNS:
+    """The warning of a study with fewer than five runs an arm; None where there are enough, and where nothing could be measured."""
+    fewest = _fewest_runs(rows)
+    if fewest == 0 or fewest >= ENOUGH_RUNS or all(row.verdict == "not_measurable" for row in rows):  # no run would mend that
         return None
     runs = count(fewest, "run")
+    images = " Where an arm has one run, intervals are over the images of these very networks." if fewest == 1 else ""
     return (
         f"With {runs} an arm, differences are reported but no verdict of inheritance is possible: "
-        f"that takes at least {ENOUGH_RUNS} runs an arm. "
+        f"that takes at least {ENOUGH_RUNS} runs an arm.{images} "
         f"Add seeds to the study file (seeds: {list(range(ENOUGH_RUNS))}) and run it again; what is finished is not repeated."
     )
 
@@ -288,13 +304,18 @@ def evidence(rows: Sequence[InheritanceRow]) -> str:
 
 
 def notes(records: Sequence[RunRecord]) -> list[tuple[str, str]]:
-    """What the runs themselves had to say: (whose, note), teachers first, equal notes of one arm once."""
-    seen: dict[tuple[str, str], None] = {}
-    for record in sorted(records, key=lambda record: record.arm != "teacher"):
+    """What the runs themselves had to say: (whose, note), teachers first, one note of several runs once.
+
+    How teacher and control teacher compare stands in the records of both arms that it concerns, and is told of one of them.
+    """
+    matched = any(record.control == "matched_teacher" for record in records)
+    seen: dict[str, dict[str, None]] = {}
+    for record in sorted(records, key=lambda record: (record.arm != "teacher", record.label)):
         whose = f"Teacher {record.student}" if record.arm == "teacher" else record.label
         for note in record.notes:
-            seen.setdefault((whose, note))
-    return list(seen)
+            if not (matched and record.control == "control_teacher" and note.startswith(TEACHERS_COMPARED)):
+                seen.setdefault(note, {}).setdefault(whose)
+    return [(listed(list(whose)), note) for note, whose in seen.items()]
 
 
 def weak_teachers(pairs: Sequence[PlannedPair], results: Sequence[ResultRow]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from crossdistill.compare import read_table
 from crossdistill.compare.gates import TOO_LITTLE_SIGNAL
 from crossdistill.core.errors import StudyError
-from crossdistill.core.records import CLEAN_ACCURACY, GateStatus, InheritanceRow, ResultRow, RunRecord
+from crossdistill.core.records import CLEAN_ACCURACY, GateStatus, InheritanceRow, ResultRow, RunRecord, SimilarityRow, TransferRow, subject
 from crossdistill.core.store import read_json
 from crossdistill.report.names import is_choice
 from crossdistill.report.probe_files import Gate, Probe, read_probes, with_controls
@@ -56,6 +56,8 @@ class StudyFiles:
     failures: tuple[tuple[str, str], ...]  # (task, message)
     missing: tuple[str, ...]  # one sentence each
     left_out: Mapping[str, str] = field(default_factory=dict)  # arms that the plan does without, with the reason
+    transfer: tuple[TransferRow, ...] = ()
+    similarity: tuple[SimilarityRow, ...] = ()
 
     @property
     def name(self) -> str:
@@ -89,6 +91,19 @@ class StudyFiles:
             return tuple(measured)
         own = {*self.extra_sets, *(probe.name for probe in self.probes if probe.reported & CUES)}
         return tuple(name for name in measured if name in own)
+
+    @cached_property
+    def figures(self) -> dict[tuple[str, str, str], list[ResultRow]]:
+        """{(probe, level, metric): the rows of all networks}."""
+        found: dict[tuple[str, str, str], list[ResultRow]] = {}
+        for row in self.results:
+            found.setdefault((row.probe, row.level, row.metric), []).append(row)
+        return found
+
+    @cached_property
+    def units(self) -> dict[str, str]:
+        """{metric: its unit}."""
+        return {row.metric: row.unit for row in self.results}
 
     @cached_property
     def dropping(self) -> dict[str, str]:
@@ -125,7 +140,7 @@ class StudyFiles:
             (network, probe.name, level) for network, grid in grids.items() for probe in self.probes for level in probe.aligned_levels(grid)
         }
 
-    @property
+    @cached_property
     def level_order(self) -> dict[str, tuple[str, ...]]:
         """The levels of each probe, mildest first; a manifest knows them best, else the table's order is kept.
 
@@ -171,6 +186,8 @@ def read_study(folder: Path) -> StudyFiles:
         failures=_failures(folder / "failures.json"),
         missing=_missing(folder, plan, records),
         left_out=plan.get("left_out", {}),
+        transfer=_rows(folder / "transfer.parquet", TransferRow),
+        similarity=_rows(folder / "similarity.parquet", SimilarityRow),
     )
 
 
@@ -207,7 +224,7 @@ def _pairs(plan: Mapping[str, Any], inheritance: Sequence[InheritanceRow]) -> tu
 
 
 def _refused(plan: Mapping[str, Any], pair: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset(m for m in pair.get("methods", ()) if f"{m}: {pair['teacher']} -> {pair['student']}" in plan.get("left_out", {}))
+    return frozenset(m for m in pair.get("methods", ()) if subject(m, pair["teacher"], pair["student"]) in plan.get("left_out", {}))
 
 
 def _failures(path: Path) -> tuple[tuple[str, str], ...]:

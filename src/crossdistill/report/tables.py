@@ -1,14 +1,14 @@
 """The tables of the page: figures averaged over run seeds, with their spread, and reasons where there is no figure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from crossdistill.core.records import CLEAN_ACCURACY, InheritanceRow, ResultRow, RunRecord
-from crossdistill.report.names import NOT_RUN, TITLES, metric_words, plain, quantity, shown_verdict
+from crossdistill.core.records import CLEAN_ACCURACY, EARLIER_TEACHER, Against, InheritanceRow, ResultRow, RunRecord
+from crossdistill.report.names import NOT_RUN, metric_words, plain
 from crossdistill.report.probe_files import Gate
 from crossdistill.report.study_files import PlannedPair, StudyFiles
-from crossdistill.report.words import NO_NUMBER, SPACE, count, duration, figure, interval, known, signed
+from crossdistill.report.words import NO_NUMBER, SPACE, count, duration, figure, known
 
 
 @dataclass(frozen=True)
@@ -94,17 +94,22 @@ def mean_figure(rows: Sequence[ResultRow]) -> Figure | None:
     measured = [row for row in rows if row.status == "ok" and known(row.value)]
     values = [row.value for row in measured if row.value is not None]
     if not values:
-        return Figure(None, None, None, 0, rows[0].unit, next((row.reason for row in rows if row.reason), "no reason was recorded"))
+        return Figure(None, None, None, 0, _unit(rows[0]), next((row.reason for row in rows if row.reason), "no reason was recorded"))
     low, high = (min(values), max(values)) if len(values) > 1 else (measured[0].low, measured[0].high)
     unmeasured = next((row.reason for row in rows if row not in measured and row.reason), None)
     remark = f"not measurable in {len(rows) - len(values)} of {count(len(rows), 'run')}: {unmeasured}" if unmeasured else measured[0].reason
-    return Figure(fmean(values), low, high, len(values), rows[0].unit, remark)
+    return Figure(fmean(values), low, high, len(values), _unit(rows[0]), remark)
+
+
+def _unit(row: ResultRow) -> str:
+    """The figure's unit; what is left of an accuracy beyond another is a difference, whatever its table says."""
+    return "difference" if row.metric == "accuracy_residual_share" else row.unit
 
 
 def find_figure(study: StudyFiles, series: Series, probe: str, level: str, metric: str) -> Figure | None:
     """The mean figure of a series of networks; None where it was not observed."""
     wanted = (probe, level, metric)
-    return mean_figure([row for row in study.results if (row.probe, row.level, row.metric) == wanted and series.holds(row)])
+    return mean_figure([row for row in study.figures.get(wanted, ()) if series.holds(row)])
 
 
 def clean_figure(study: StudyFiles, series: Series, probe: str) -> Figure | None:
@@ -114,15 +119,21 @@ def clean_figure(study: StudyFiles, series: Series, probe: str) -> Figure | None
     return find_figure(study, series, "clean", "", "accuracy")
 
 
-def metric_table(study: StudyFiles, heading: str, metrics: Sequence[str], sets: Sequence[str] | None = None) -> Table | None:
-    """Rows: sets and their levels (and figures, where `metrics` holds several); columns: the networks. None where nothing was observed."""
+def metric_table(
+    study: StudyFiles, heading: str, metrics: Sequence[str], sets: Sequence[str] | None = None, *, averaged: bool = False
+) -> Table | None:
+    """Rows: sets and their levels (and figures, where `metrics` holds several); columns: the networks. None where nothing was observed.
+
+    `averaged`: of a probe with several levels only the mean over them.
+    """
     columns = _networks(study, metrics)
     if not columns:
         return None
     several = len(metrics) > 1
-    heads = [Column(series.name, pair.title if series.arm not in ("teacher", "independent") else "") for pair, series in columns]
+    heads = [Column(series.name, _taught(pair, series)) for pair, series in columns]
     table = Table(heading, [Column("Figure" if several else "Images")] + heads)
-    levels = [(probe, level) for probe, levels in study.level_order.items() if sets is None or probe in sets for level in levels]
+    order = {probe: levels for probe, levels in study.level_order.items() if sets is None or probe in sets}
+    levels = [(p, level) for p, of in order.items() for level in of if not averaged or level == "auc" or "auc" not in of]
     for metric in metrics:
         for probe, level in levels:
             if metric == "accuracy" and level == study.dropping.get(probe):
@@ -131,7 +142,7 @@ def metric_table(study: StudyFiles, heading: str, metrics: Sequence[str], sets: 
             figures = [find_figure(study, series, probe, level, metric) for _, series in columns]
             if any(figures):
                 control = f"control of {plain(study.control_of[probe])}" if probe in study.control_of else ""
-                names = [metric_words(metric)] * several + [plain(probe), _level_name(level), control]
+                names = [metric_words(metric)] * several + [plain(probe), level_name(level), control]
                 chance = study.chance_on(probe) if metric == "accuracy" else None
                 row = _figure_row(table, names, figures, chance, study.gates.get((probe, level)))
                 aligned = [False, *((series.network, probe, level) in study.token_aligned for _, series in columns)]
@@ -169,6 +180,14 @@ def _head_cell(table: Table, names: list[str], remark: str | None) -> Cell:
     return Cell(names[0], place, ", ".join(name for name in names[1:] if name), table.footnote(remark) if remark else None)
 
 
+def _taught(pair: PlannedPair, series: Series) -> str:
+    """Who taught whom, below a column's name; only the network where nobody taught it, and "" where the name holds it."""
+    if series.arm in ("teacher", "independent"):
+        return ""
+    teacher = pair.controls.get(series.arm, pair.teacher)
+    return f"{teacher} → {series.network}" if teacher else series.network
+
+
 def _networks(study: StudyFiles, metrics: Sequence[str]) -> list[tuple[PlannedPair, Series]]:
     """The networks of all pairs that have a figure. An independent taught by nobody stands there once, however many pairs share it."""
     rows = [row for row in study.results if row.metric in metrics]
@@ -181,7 +200,7 @@ def _networks(study: StudyFiles, metrics: Sequence[str]) -> list[tuple[PlannedPa
     return list(found.values())
 
 
-def _level_name(level: str) -> str:
+def level_name(level: str) -> str:
     return "all levels" if level == "auc" else level
 
 
@@ -207,49 +226,13 @@ def _bare(value: float | None, unit: str) -> str:
     return figure(value, unit).split(SPACE)[0]
 
 
-def contrast_table(rows: Sequence[InheritanceRow]) -> Table:
-    """Every contrast of the study with its numbers, its verdict and the reason."""
-    names = ("Pair", "Method", "Measured", "Difference", "Teacher's lead", "Verdict", "p", "Smallest detectable", "Why")
-    table = Table("All contrasts of students with independent students, in points", [Column(name) for name in names])
-    for place, row in enumerate(rows):
-        verdict = shown_verdict(row)
-        details = [_level_name(row.level_or_auc), "declared in advance" if row.role == "primary" else ""]
-        measured = quantity(row.model_copy(update={"level_or_auc": ""}))
-        table.rows.append(
-            [
-                Cell(f"{row.teacher} → {row.student}", place),
-                Cell(row.method, row.method),
-                Cell(measured, f"{measured} {row.level_or_auc}", ", ".join(filter(None, details))),
-                _difference_cell(row.difference, row.low, row.high),
-                _difference_cell(row.teacher_gap, row.gap_low, row.gap_high),
-                Cell(TITLES[verdict], TITLES[verdict], mark=verdict),
-                _p_cell(row),
-                _difference_cell(row.minimum_detectable, None, None, with_sign=False),
-                Cell("; ".join(filter(None, [row.reason, row.note])), row.reason),
-            ]
-        )
-    return table
-
-
-def _p_cell(row: InheritanceRow) -> Cell:
-    p, kind = (row.p_holm, "Holm") if row.p_holm is not None else (row.p_raw, "uncorrected")
-    if p is None or not known(p):
-        return Cell("none", None, mark="muted")
-    return Cell(f"{p:.3f}" if p >= 0.001 else "< 0.001", p, kind)
-
-
-def _difference_cell(value: float | None, low: float | None, high: float | None, *, with_sign: bool = True) -> Cell:
-    if value is None or not known(value):
-        return Cell(NO_NUMBER, None, mark="muted")
-    return Cell(signed(value) if with_sign else f"{100 * value:.1f}", value, interval(low, high))
-
-
 def cost_table(records: Sequence[RunRecord]) -> Table:
-    """What each arm cost: mean over its runs."""
+    """What each arm cost: mean over its runs. The weights of a teacher after an epoch cost nothing of their own."""
     columns = ["Network", "Arm", "Runs", "Parameters", "Seconds an epoch", "Images a second", "Training"]
     table = Table("Cost of each arm, mean over its runs", [Column(name) for name in columns])
     arms: dict[tuple[str, str, str | None, str], list[RunRecord]] = {}
-    for record in sorted(records, key=lambda record: (record.arm != "teacher", record.arm != "independent")):
+    own = [record for record in records if record.arm != EARLIER_TEACHER]
+    for record in sorted(own, key=lambda record: (record.arm != "teacher", record.arm != "independent")):
         arms.setdefault((record.student, record.arm, record.teacher, record.model), []).append(record)
     for (student, arm, teacher, model), runs in arms.items():
         seconds, per_epoch = _mean_timing(runs, "seconds"), _mean_timing(runs, "seconds_per_epoch")
@@ -274,7 +257,20 @@ def _mean_timing(runs: Sequence[RunRecord], name: str) -> float | None:
 
 
 def in_words(study: StudyFiles, pair: PlannedPair, row: InheritanceRow) -> str:
-    """The three levels behind a contrast: "teacher vit 61.0 %, kd 34.2 %, independent cnn 30.0 %"; empty where they are not known."""
-    wanted = [series for series in series_of(pair) if series.arm in ("teacher", "independent", row.method)]
-    found = [(series.name, find_figure(study, series, row.probe, row.level_or_auc, row.metric)) for series in wanted]
+    """The levels behind a contrast: "teacher vit 61.0 %, kd 34.2 %, independent cnn 30.0 %"; empty where they are not known."""
+    arms = _ARMS.get(row.contrast, ())
+    wanted = ["teacher", *(arm.format(row.method) for arm in arms)]
+    series = [s for s in (*series_of(pair), *controls_of(pair)) if s.arm in wanted]
+    found = [(s.name, find_figure(study, s, row.probe, row.level_or_auc, row.metric)) for s in series]
     return ", ".join(f"{name} {figure(value.value, value.unit)}" for name, value in found if value and value.value is not None)
+
+
+_ARMS: Mapping[Against, tuple[str, ...]] = {
+    "independent": ("{}", "independent"),
+    "accuracy_matched": ("{}", "independent"),
+    "twin": ("{}", "{}+twin"),
+    "shuffled_teacher": ("{}", "{}+shuffled_teacher"),
+    "control_teacher": ("{}+matched_teacher", "{}+control_teacher"),
+    "control_teacher_adjusted": ("{}+matched_teacher", "{}+control_teacher"),
+}
+"""The arms that a contrast compares, by the method's label."""

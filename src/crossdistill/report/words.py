@@ -87,6 +87,8 @@ def figure(value: float | None, unit: str) -> str:
     """
     if value is None or not known(value):
         return NO_NUMBER
+    if unit == "difference":
+        return points(value)
     if is_share(unit):
         return percent(value)
     if unit == COUNT:
@@ -96,7 +98,22 @@ def figure(value: float | None, unit: str) -> str:
 
 def is_share(unit: str) -> bool:
     """Whether figures of this unit are shares of 0 to 1, printed in per cent."""
-    return unit in ("", "share", "retention", "probability", CHANCE)
+    return unit in _SHARES
+
+
+_SHARES = ("", "share", "retention", "probability", "difference", "part of the ceiling", "share of the side", CHANCE)
+
+
+def difference(value: float | None, unit: str) -> str:
+    """A signed difference of two figures in their own unit: shares in points, without the word, anything else as a plain number.
+
+    >>> difference(0.031, "share"), difference(-0.25, "nats") == MINUS + "0.250", difference(0.25, "kappa")
+    ('+3.1', True, '+0.250')
+    """
+    if value is None or not known(value) or is_share(unit):
+        return signed(value)
+    text = _number(value, 3)
+    return text if text == "0.000" or text.startswith(MINUS) else f"+{text}"
 
 
 def count(n: int, noun: str) -> str:
