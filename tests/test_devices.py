@@ -38,6 +38,7 @@ seeds: [0]
 training: {epochs: 4, batch_size: 16, threads: 1, precision: fp32, optimizer: sgd, checkpoint_every: 1 steps}
 probes: [{name: scramble, levels: [{grid: 4}]}]
 signal_gate: off
+observe: {instruments: []}
 """
 
 
