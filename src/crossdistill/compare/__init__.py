@@ -1,7 +1,7 @@
 """From observations to the tables: what every network scored, and what its students inherited (torch-free)."""
 
 from crossdistill.compare.contrasts import inheritance_table
-from crossdistill.compare.gates import SignalGate, signal_gates
+from crossdistill.compare.gates import Gates, SignalGate, signal_gates
 from crossdistill.compare.observed import Contrast, ObservedRun, Pair
 from crossdistill.compare.pairs import pairs_table
 from crossdistill.compare.results import results_table
@@ -11,6 +11,7 @@ from crossdistill.compare.transfer import transfer_table
 
 __all__ = [
     "Contrast",
+    "Gates",
     "ObservedRun",
     "Pair",
     "SignalGate",

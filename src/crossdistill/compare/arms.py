@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from crossdistill.compare.figures import Figure
-from crossdistill.compare.gates import SignalGate, accuracy_refusal, signal_gates
 from crossdistill.compare.observed import ObservedRun, Pair
 from crossdistill.compare.verdicts import TELLS_ARCHITECTURE
 from crossdistill.core.config import SHORTER
@@ -53,25 +51,6 @@ class Apart:
 
     difference: float | None = None
     refusal: str | None = None
-
-
-@dataclass(frozen=True)
-class Gates:
-    """The validity gates of a study: why networks cannot be read, by run, and what became of each probe's signal gate."""
-
-    accuracy: Mapping[str, str | None]
-    signal: Mapping[tuple[str, str], SignalGate]
-
-    @classmethod
-    def of(cls, runs: Sequence[ObservedRun]) -> Gates:
-        refused = [(run.record, accuracy_refusal(run)) for run in runs]
-        return cls({record.run: reason and f"{record.label}: {reason}" for record, reason in refused}, signal_gates(runs))
-
-    def refusal(self, runs: Iterable[str], figure: Figure) -> str | None:
-        """Why a comparison of these runs by this figure cannot be read; None where it can."""
-        of_runs = next((self.accuracy[run] for run in runs if self.accuracy.get(run)), None)
-        signal = self.signal.get((figure.probe, figure.level))
-        return of_runs or (signal and signal.reason)
 
 
 class Arms:

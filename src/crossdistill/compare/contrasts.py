@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from crossdistill.compare.drafts import Draft, Drafter
+from crossdistill.compare.gates import Gates
 from crossdistill.compare.observed import Contrast, ObservedRun, Pair
 from crossdistill.compare.verdicts import Evidence, judge
 from crossdistill.core.records import Against, InheritanceRow, ResultRow
@@ -23,8 +24,9 @@ class Corrected:
 
 
 def inheritance_table(
-    results: Sequence[ResultRow], runs: Sequence[ObservedRun], pairs: Sequence[Pair], primary: Sequence[Contrast]
-) -> list[InheritanceRow]:
+    results: Sequence[ResultRow], runs: Sequence[ObservedRun], pairs: Sequence[Pair], primary: Sequence[Contrast],
+    gates: Gates | None = None,
+) -> list[InheritanceRow]:  # fmt: skip
     """One row per pair, method, contrast (`Against`) and figure: students minus a control, beside what there was to inherit.
 
     Interval and p come from the one procedure that `p_source` names; `docs/measuring.md` gives each one's formula. Differences are in
@@ -34,10 +36,11 @@ def inheritance_table(
     measured as p = 1; Benjamini and Hochberg's over all other rows that have a p. Where an accuracy gate or a probe's signal gate
     failed, the contrast is not measurable and has no figures, accuracy included: a difference between networks on images
     without signal would be read as a bias.
-    Raises ValueError for a declared contrast of a pair or method that does not exist.
+    `gates` are those of the runs, where they are known already. Raises ValueError for a declared contrast of a pair or method that does
+    not exist.
     """
     _check(pairs, primary)
-    drafter = Drafter(results, runs)
+    drafter = Drafter(results, runs, gates or Gates.of(runs))
     contrasts = [(pair, method, against) for pair in pairs for method in pair.methods for against in get_args(Against)]
     drafts = [draft for contrast in contrasts for draft in drafter.drafts(*contrast, _declared(primary, *contrast))]
     with_twin = {(pair.index, method) for pair in pairs for method in pair.methods if drafter.has_twin(pair, method)}

@@ -9,10 +9,10 @@ import numpy as np
 
 from crossdistill.compare.accuracy_matched import Accuracies, accuracy_matched
 from crossdistill.compare.adjusted import adjusted_for_teachers
-from crossdistill.compare.arms import Apart, Arms, Gates, Sides
+from crossdistill.compare.arms import Apart, Arms, Sides
 from crossdistill.compare.evidence import Action, Comparison, action, arm_comparison, side_gap, teacher_gap
 from crossdistill.compare.figures import ACCURACY, SIDING, WRONG_SIDING, Figure, Figures, primary_figure, unreadable, values
-from crossdistill.compare.gates import SignalGate
+from crossdistill.compare.gates import Gates, SignalGate
 from crossdistill.compare.observed import CLEAN, ObservedRun, Pair
 from crossdistill.compare.sides import mean_excess
 from crossdistill.core.records import Against, ResultRow
@@ -46,8 +46,8 @@ class Found:
 class Drafter:
     """Drafts contrasts from the results and the runs of a study."""
 
-    def __init__(self, results: Sequence[ResultRow], runs: Sequence[ObservedRun]) -> None:
-        self._figures, self._arms, self._gates = Figures(results), Arms(runs), Gates.of(runs)
+    def __init__(self, results: Sequence[ResultRow], runs: Sequence[ObservedRun], gates: Gates) -> None:
+        self._figures, self._arms, self._gates = Figures(results), Arms(runs), gates
 
     def drafts(self, pair: Pair, method: str, against: Against, declared: Sequence[str]) -> Iterator[Draft]:
         """A draft for each figure, where any run of the control arm exists; of the `declared` probes in any case."""

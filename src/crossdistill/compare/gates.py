@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from crossdistill.compare.figures import Figure
 from crossdistill.compare.observed import (
     AVERAGE,
     CLEAN,
@@ -159,3 +160,26 @@ def _average_gate(gates: Mapping[str, SignalGate], floor: float) -> SignalGate:
     known = all(gate.status == "failed" or (gate.status == "passed" and gate.trained) for gate in gates.values())
     failed = tuple(level for level, gate in gates.items() if gate.status == "failed")
     return SignalGate(signal_gate(ceiling, floor, trained=known), ceiling, floor, "the mean over the levels", known, failed)
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The validity gates of a study, for which the answers of all networks are read: once, for all its tables."""
+
+    accuracy: Mapping[str, str | None]  # by run: why the network cannot be read
+    labels: Mapping[str, str]  # by run, for people
+    signal: Mapping[tuple[str, str], SignalGate]
+
+    @classmethod
+    def of(cls, runs: Sequence[ObservedRun]) -> Gates:
+        refused = {run.record.run: accuracy_refusal(run) for run in runs}
+        return cls(refused, {run.record.run: run.record.label for run in runs}, signal_gates(runs))
+
+    def first_unread(self, runs: Iterable[str]) -> str | None:
+        """The first of these runs that cannot be read, named, with the reason; None where all can."""
+        return next((f"{self.labels[run]}: {self.accuracy[run]}" for run in runs if self.accuracy.get(run)), None)
+
+    def refusal(self, runs: Iterable[str], figure: Figure) -> str | None:
+        """Why a comparison of these runs by this figure cannot be read; None where it can."""
+        signal = self.signal.get((figure.probe, figure.level))
+        return self.first_unread(runs) or (signal and signal.reason)

@@ -10,7 +10,7 @@ import numpy as np
 
 from crossdistill.compare.applied import applicable, figures_of, needed_by
 from crossdistill.compare.companions import Companions, TaughtBy, companions
-from crossdistill.compare.gates import SignalGate, accuracy_refusal, needs_a_network_that_learnt, read_as_a_bias, signal_gates
+from crossdistill.compare.gates import Gates, SignalGate, needs_a_network_that_learnt, read_as_a_bias
 from crossdistill.compare.inputs import Clean, Shown, on_shared_images, own_inputs, pool_inputs, side_inputs, teacher_inputs
 from crossdistill.compare.observed import AVERAGE, CLEAN, ObservedRun, Pair, curve, draws_of, probes
 from crossdistill.core.records import CEILING, CLEAN_ACCURACY, ResultRow
@@ -43,12 +43,11 @@ class Place:
 class Study:
     """What the rows of one network read of all networks."""
 
-    gates: Mapping[tuple[str, str], SignalGate]
-    refusals: Mapping[str, str | None]  # by run: why it failed its accuracy gate
+    gates: Gates
     companions: Mapping[str, Companions]
 
 
-def results_table(runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> list[ResultRow]:
+def results_table(runs: Sequence[ObservedRun], pairs: Sequence[Pair], gates: Gates | None = None) -> list[ResultRow]:
     """One row per network, set, level and figure, with intervals over images.
 
     A metric is applied wherever all its inputs exist. Probes with several levels also get the level "auc", the mean over the
@@ -59,9 +58,9 @@ def results_table(runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> list[Re
     calibration, fidelity and shared errors stay, since they say what was answered, whatever the images hold; `signal_gate` says on every
     row what became of the gate. Of a network that failed its accuracy gate, what builds on its being right is not measurable.
 
-    A probe that drops images has `clean_accuracy` beside its accuracy, over the same images.
+    A probe that drops images has `clean_accuracy` beside its accuracy, over the same images. `gates` are those of the runs, where known.
     """
-    study = Study(signal_gates(runs), {run.record.run: accuracy_refusal(run) for run in runs}, companions(runs, pairs))
+    study = Study(gates or Gates.of(runs), companions(runs, pairs))
     clean = {run.record.run: Clean.of(run) for run in runs}
     probed = {run.record.run: _probed_images(run) for run in runs}
     rows: dict[str, dict[str, list[ResultRow]]] = {run.record.run: {probe: [] for probe in probes(run)} for run in runs}
@@ -88,9 +87,9 @@ def _rows(study: Study, level: str, n_levels: int, one: Shown, shown: Level, pro
     lost = len(np.setdiff1d(probed, one.answers.index)) if of_the_test else 0
     inputs = own_inputs(one)
     inputs |= pool_inputs(one, [shown[other] for other in beside.pool if other in shown])
-    gate = study.gates.get((one.probe, level))
+    gate = study.gates.signal.get((one.probe, level))
     place = Place(one.probe, level, lost, _note(level, n_levels, gate), gate, inputs.get("chance"))
-    yield from _figures(run, place, inputs, applicable(inputs), study.refusals[run.record.run])
+    yield from _figures(run, place, inputs, applicable(inputs), study.gates.accuracy[run.record.run])
     if lost and "clean_correct" in inputs:
         yield _row(run, place, CLEAN_ACCURACY, _share_right(inputs["clean_correct"]), None)
     for teacher in beside.teachers:
@@ -106,17 +105,15 @@ def _beside_teacher(
     if both := on_shared_images(one, shown[teacher.run]):
         own = inputs if both[0] is one else own_inputs(both[0])
         found = {**own, **teacher_inputs(*both)}
-        of_teacher = study.refusals[teacher.run]
-        unread = study.refusals[name] or (of_teacher and f"{shown[teacher.run].run.record.label}: {of_teacher}")
+        unread = study.gates.accuracy[name] or study.gates.first_unread([teacher.run])
         yield from _figures(one.run, place, found, applicable(found) - applicable(own) - LEFT_TO_PAIRS, unread, teacher)
     if beside.independent not in shown:
         return
     others = [teacher.run, beside.independent, *([beside.second_independent] if beside.second_independent in shown else [])]
     if four := on_shared_images(one, *(shown[other] for other in others)):
         found = side_inputs(*four)
-        unread = ((other, study.refusals[other]) for other in others)
-        refusal = study.refusals[name] or next((f"{shown[other].run.record.label}: {reason}" for other, reason in unread if reason), None)
-        yield from _figures(one.run, place, found, applicable(found) - applicable({"labels"}), refusal, teacher)
+        unread = study.gates.accuracy[name] or study.gates.first_unread(others)
+        yield from _figures(one.run, place, found, applicable(found) - applicable({"labels"}), unread, teacher)
 
 
 def _figures(

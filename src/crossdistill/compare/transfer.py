@@ -6,15 +6,15 @@ because with one set in both parts its noise alone gives a slope: where nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-from crossdistill.compare.arms import Arms, Gates
+from crossdistill.compare.arms import Arms
 from crossdistill.compare.figures import Figure, Figures, unreadable, values
+from crossdistill.compare.gates import Gates
 from crossdistill.compare.observed import AVERAGE, ObservedRun, Pair
 from crossdistill.compare.verdicts import READABLE_GAP, with_interval
 from crossdistill.core.records import ResultRow, TransferRow
@@ -50,17 +50,18 @@ class Reading:
     refusal: str | None = None
 
 
-def transfer_table(results: Sequence[ResultRow], runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> list[TransferRow]:
+def transfer_table(
+    results: Sequence[ResultRow], runs: Sequence[ObservedRun], pairs: Sequence[Pair], gates: Gates | None = None
+) -> list[TransferRow]:
     """Per pair and method a row for each probe, of accuracy at "auc" or its only level, and one for all probes together.
 
     tau is given where teacher minus second independent is 5 points or more with a t interval over run seeds that excludes 0; else,
     and where the accuracy gate of a run or the probe's signal gate failed, the row is not measurable. Fieller's interval over
     run seeds; with one teacher checkpoint all of it is about that checkpoint, and what a method adds to its students counts in it: `reason`
-    then says so beside the figure. Run seeds that lack one of the four arms are left out.
+    then says so beside the figure. Run seeds that lack one of the four arms are left out. `gates` are those of the runs, where known.
     """
-    figures, arms = Figures(results), Arms(runs)
-    gates = cache(lambda: Gates.of(runs))  # reads all answers again: not done where there is nothing to read
-    return [row for pair in pairs for method in pair.methods for row in _rows(pair, method, figures, gates, arms)]
+    figures, arms, known = Figures(results), Arms(runs), gates or Gates.of(runs)
+    return [row for pair in pairs for method in pair.methods for row in _rows(pair, method, figures, known, arms)]
 
 
 def pooled_ratio(gains: np.ndarray, gaps: np.ndarray) -> Ratio:
@@ -73,12 +74,12 @@ def pooled_ratio(gains: np.ndarray, gaps: np.ndarray) -> Ratio:
     return fieller(weights @ gains, weights @ gaps)
 
 
-def _rows(pair: Pair, method: str, figures: Figures, gates: Callable[[], Gates], arms: Arms) -> list[TransferRow]:
+def _rows(pair: Pair, method: str, figures: Figures, gates: Gates, arms: Arms) -> list[TransferRow]:
     sides = arms.sides(pair, method, "second_independent")
     quartets = _quartets(arms, sides.students, sides.independents, sides.controls)
     if refusal := _refusal(sides.students, sides.controls, quartets):
         return [_row(pair, method, _together(refusal), quartets, None)]
-    readings = [_reading(figure, quartets, figures, gates()) for figure in _probes(figures, quartets, gates())]
+    readings = [_reading(figure, quartets, figures, gates) for figure in _probes(figures, quartets, gates)]
     rows = [_row(pair, method, r, quartets, None if r.refusal else fieller(r.gains, r.gaps)) for r in readings]
     readable = [reading for reading in readings if reading.refusal is None]
     if not readable:

@@ -10,6 +10,7 @@ import numpy as np
 
 from crossdistill.compare import (
     Contrast,
+    Gates,
     ObservedRun,
     Pair,
     inheritance_table,
@@ -48,12 +49,12 @@ def write_tables(shop: Workshop, plan: Plan, contrasts: Iterable[ContrastConfig]
     out, instruments = shop.out, instrument_files(shop.config, shop.splits.test)
     seen = (observed_run(out, name, shop.observation_files, shop.probed_rows) for name in runs)
     observed = [replace(run, measured=measured(out, run.record.run, instruments)) for run in seen if run is not None]
-    pairs = compared_pairs(plan)
-    results = results_table(observed, pairs)
+    pairs, gates = compared_pairs(plan), Gates.of(observed)
+    results = results_table(observed, pairs, gates)
     write_table(results, out / "results.parquet", ResultRow)
-    inheritance = inheritance_table(results, observed, pairs, [_contrast(declared) for declared in contrasts])
+    inheritance = inheritance_table(results, observed, pairs, [_contrast(declared) for declared in contrasts], gates)
     write_table(_with_what_is_left_out(inheritance, plan.left_out), out / "inheritance.parquet", InheritanceRow)
-    write_table(transfer_table(results, observed, _kept(pairs, plan)), out / "transfer.parquet", TransferRow)
+    write_table(transfer_table(results, observed, _kept(pairs, plan), gates), out / "transfer.parquet", TransferRow)
     write_table(similarity_table(observed, pairs), out / "similarity.parquet", SimilarityRow)
 
 
