@@ -14,9 +14,9 @@ from crossdistill.core.records import Against, InheritanceRow, TransferRow
 from crossdistill.report import charts
 from crossdistill.report.contrast_names import CONTRASTS
 from crossdistill.report.contrast_tables import MOST, contrast_table, controls_table, shown_contrasts
-from crossdistill.report.controls_section import transfer_table
 from crossdistill.report.headline import headline_contrasts, headline_rows
 from crossdistill.report.page import render
+from crossdistill.report.sections.controls import transfer_table
 from crossdistill.report.sentences import conclusion, too_few_runs, verdict_sentences
 from crossdistill.report.study_files import read_study
 from crossdistill.report.tables import in_words

@@ -7,9 +7,9 @@ import pytest
 
 from crossdistill.compare import read_table, write_table
 from crossdistill.core.records import ResultRow, RunRecord
-from crossdistill.report.figure_tables import FigureTable, figure_tables
 from crossdistill.report.names import metric_words
 from crossdistill.report.page import _facts
+from crossdistill.report.sections.figures import FigureTable, figure_tables
 from crossdistill.report.study_files import read_study
 from crossdistill.report.tables import cost_table
 

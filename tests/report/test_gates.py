@@ -15,10 +15,10 @@ from crossdistill.compare.gates import TOO_LITTLE_SIGNAL
 from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord
 from crossdistill.report import charts
 from crossdistill.report.contrast_tables import contrast_table
-from crossdistill.report.figure_tables import figure_tables
 from crossdistill.report.headline import headline_rows
 from crossdistill.report.names import measured, quantity
 from crossdistill.report.page import build_page, render
+from crossdistill.report.sections.figures import figure_tables
 from crossdistill.report.sentences import verdict_sentences
 from crossdistill.report.study_files import read_study
 from crossdistill.report.tables import metric_table

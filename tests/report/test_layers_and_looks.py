@@ -12,10 +12,11 @@ from PIL import Image
 from crossdistill.compare import write_table
 from crossdistill.core.errors import StudyError
 from crossdistill.core.records import SimilarityRow
-from crossdistill.report import look_section
-from crossdistill.report.heat_maps import heat_maps
-from crossdistill.report.look_section import pair_strips
+from crossdistill.report import charts
 from crossdistill.report.page import render
+from crossdistill.report.sections import looks
+from crossdistill.report.sections.layers import heat_maps
+from crossdistill.report.sections.looks import pair_strips
 from crossdistill.report.study_files import read_study
 
 LAYERS = ("stage1", "stage2", "pooled")
@@ -104,7 +105,7 @@ def test_layers_without_a_figure_give_the_reason_and_never_a_number(folder: Path
 
 def test_a_heat_map_keeps_its_inks_in_the_dark(folder: Path) -> None:
     study = read_study(folder)
-    style = (Path(look_section.__file__).parent / "style.css").read_text(encoding="utf-8")
+    style = (Path(charts.__file__).parent / "style.css").read_text(encoding="utf-8")
     fills = set(re.findall(r'<text[^>]*fill="(#[0-9a-f]{6})"[^>]*>\d\.\d\d</text>', heat_maps(study, study.pairs[0])[1].svg))
     assert fills == {"#101820", "#ffffff"}
     assert not any(f'fill="{fill}"' in style for fill in fills)
@@ -142,7 +143,7 @@ def test_sections_are_on_the_page_with_their_links(folder: Path) -> None:
 
 
 def test_pictures_that_find_no_room_are_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(look_section, "ROOM", 1)
+    monkeypatch.setattr(looks, "ROOM", 1)
     study = read_study(folder)
     (pair,) = pair_strips(study)
     assert ([strip.title for strip in pair.strips], pair.left_out) == (["Images"], 4)

@@ -8,7 +8,7 @@ import pytest
 
 from crossdistill.core.records import ResultRow
 from crossdistill.report.contrast_tables import contrast_table
-from crossdistill.report.figure_tables import figure_tables
+from crossdistill.report.sections.figures import figure_tables
 from crossdistill.report.study_files import read_study
 from crossdistill.report.tables import cost_table, mean_figure, metric_table
 

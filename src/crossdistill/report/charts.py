@@ -52,6 +52,15 @@ class LegendItem:
     meaning: str = ""
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A chart as SVG with its heading and a remark."""
+
+    title: str
+    svg: str
+    remark: str = ""
+
+
 TEACHER_COLOUR, INDEPENDENT_COLOUR = "#8a6bbd", "#7b858f"
 METHOD_COLOURS = ("#2d7cc0", "#c9521c", "#12876b", "#b8487f", "#a3791f", "#5c6bc0")
 SERIES_SHAPES = ("diamond", "square", "circle", "triangle-up", "triangle-down", "cross", "triangle-left", "triangle-right")
@@ -68,6 +77,12 @@ def series_colours(all_series: Sequence[Series]) -> dict[str, str]:
     methods = [series.arm for series in all_series if series.arm not in fixed]
     colours = fixed | {arm: METHOD_COLOURS[place % len(METHOD_COLOURS)] for place, arm in enumerate(dict.fromkeys(methods))}
     return {series.name: colours[series.arm] for series in all_series}
+
+
+def series_legend(pair: PlannedPair) -> list[LegendItem]:
+    """The networks of a pair's drawings."""
+    colours = series_colours(series_of(pair))
+    return [LegendItem(name, colours[name], SERIES_SHAPES[i % len(SERIES_SHAPES)]) for i, name in enumerate(colours)]
 
 
 def axis_limit(rows: Sequence[InheritanceRow]) -> float:

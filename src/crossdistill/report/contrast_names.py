@@ -1,9 +1,9 @@
 """What the contrasts are called on the page: with what the students of a method are compared, and what that can show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from crossdistill.core.records import Against
+from crossdistill.core.records import Against, InheritanceRow
 
 
 class ContrastWords(NamedTuple):
@@ -83,3 +83,9 @@ CONTRASTS: Mapping[Against, ContrastWords] = {
     ),
 }
 """In the order of the page."""
+
+
+def meanings(rows: Sequence[InheritanceRow]) -> list[tuple[str, str]]:
+    """(title, what it is) of the contrasts that occur."""
+    occurring = {row.contrast for row in rows}
+    return [(words.title, words.meaning) for contrast, words in CONTRASTS.items() if contrast in occurring]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from crossdistill.core.records import GateStatus
 from crossdistill.report.names import NOT_RUN, capitalised, plain
@@ -9,6 +10,14 @@ from crossdistill.report.pictures import data_uri, picture_size
 from crossdistill.report.probe_files import Probe
 from crossdistill.report.study_files import StudyFiles
 from crossdistill.report.words import count, listed, percent
+
+TITLE, PLACE = "Probes", 70
+
+
+def contents(study: StudyFiles) -> dict[str, Any]:
+    """What the template prints."""
+    return dict(probe_pictures=[probe_picture(study, probe) for probe in study.probes])
+
 
 GATE_WORDS: dict[GateStatus, str] = {"passed": "signal gate passed", "failed": "signal gate failed", "not run": NOT_RUN}
 

@@ -2,13 +2,20 @@
 
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from crossdistill.core.records import CLEAN_ACCURACY
 from crossdistill.report import tables
 from crossdistill.report.names import NOT_RUN
 from crossdistill.report.study_files import StudyFiles
 from crossdistill.report.words import percent
+
+TITLE, PLACE = "Figures", 30
+
+
+def contents(study: StudyFiles) -> dict[str, Any]:
+    """What the template prints."""
+    return dict(figure_tables=figure_tables(study))
 
 
 @dataclass(frozen=True)

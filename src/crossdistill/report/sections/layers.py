@@ -12,6 +12,15 @@ from crossdistill.report.study_files import PlannedPair, StudyFiles
 from crossdistill.report.tables import Cell, Column, Table
 from crossdistill.report.words import MINUS, NO_NUMBER, count, known
 
+TITLE, PLACE = "Layers", 50
+
+
+def contents(study: StudyFiles) -> dict[str, Any] | None:
+    """What the template prints; None where no layers were compared."""
+    found = [(pair.title, maps) for pair in study.pairs if (maps := heat_maps(study, pair))]
+    return dict(heat_maps=found) if found else None
+
+
 LOW, HIGH = "#e3ecf4", "#174d80"
 """The colours of CKA 0 and 1. The page does not exchange them in the dark, nor the inks on them: cells stay what they are."""
 

@@ -3,12 +3,22 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crossdistill.core.errors import StudyError
 from crossdistill.core.records import RunRecord
 from crossdistill.report.names import plain
 from crossdistill.report.pictures import picture_size, webp_address
 from crossdistill.report.study_files import PlannedPair, StudyFiles
+
+TITLE, PLACE = "Where they look", 60
+
+
+def contents(study: StudyFiles) -> dict[str, Any] | None:
+    """What the template prints; None where no pictures were stored."""
+    found = pair_strips(study)
+    return dict(looks=found) if found else None
+
 
 MAPS = {
     "grad_cam": ("Grad-CAM", "coloured by how much the answer rests on each place"),

@@ -2,16 +2,27 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from crossdistill.compare.figures import SIDING, WRONG_SIDING
 from crossdistill.core.records import InheritanceRow, TransferRow
-from crossdistill.report.contrast_names import CONTRASTS
+from crossdistill.report.contrast_names import meanings
 from crossdistill.report.contrast_tables import controls_table, difference_cell
 from crossdistill.report.headline import whole_curves
 from crossdistill.report.names import plain
 from crossdistill.report.study_files import StudyFiles
 from crossdistill.report.tables import Cell, Column, Table
 from crossdistill.report.words import MINUS, NO_NUMBER, interval, known, listed, points, signed, size_in_points
+
+TITLE, PLACE = "Controls", 20
+
+
+def contents(study: StudyFiles) -> dict[str, Any] | None:
+    """What the template prints; None where no method was compared with more than independents."""
+    controls, transfer = method_controls(study), transfer_table(study.transfer)
+    if not controls and not transfer:
+        return None
+    return dict(controls=controls, controls_meanings=meanings(study.inheritance), transfer=transfer)
 
 
 @dataclass(frozen=True)
@@ -33,12 +44,6 @@ def method_controls(study: StudyFiles) -> list[MethodControls]:
             if table := controls_table(rows, title):
                 found.append(MethodControls(title, list(_remarks(method, rows)), table))
     return found
-
-
-def meanings(rows: Sequence[InheritanceRow]) -> list[tuple[str, str]]:
-    """(title, what it is) of the contrasts that occur."""
-    occurring = {row.contrast for row in rows}
-    return [(words.title, words.meaning) for contrast, words in CONTRASTS.items() if contrast in occurring]
 
 
 def _remarks(method: str, rows: Sequence[InheritanceRow]) -> Iterator[str]:
