@@ -25,5 +25,5 @@ docs: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[hf,opencv]' --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[hf,opencv,ray,tensorboard,onnx]' --group dev --group docs
 	touch $(STAMP)

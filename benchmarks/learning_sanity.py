@@ -37,9 +37,9 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
 from crossdistill.core.progress import Progress, Stopwatch
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.registry import Plugin
 from crossdistill.core.seeds import permutation, torch_seed
 from crossdistill.core.store import digest, locked, read_json, write_atomically, write_json

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.progress import Progress
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.seeds import torch_seed
 from crossdistill.core.types import ImageSet
 from crossdistill.images._splits import load_splits, parse_source

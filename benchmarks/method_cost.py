@@ -33,8 +33,8 @@ import torch
 from torch import Tensor, nn
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import Activations, Batch, ImageSet
 from crossdistill.ops.memory import keep_freed_memory
 from crossdistill.ops.modes import frozen

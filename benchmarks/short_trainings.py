@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.progress import Progress
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.seeds import Part, torch_seed
 from crossdistill.core.types import ImageSet
 from crossdistill.models._build import build_network

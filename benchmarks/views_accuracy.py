@@ -21,8 +21,8 @@ import torch
 from scipy import stats
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.progress import Progress
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.seeds import torch_seed
 from crossdistill.core.types import Splits
 from crossdistill.images._splits import load_splits, parse_source

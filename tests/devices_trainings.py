@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import CrossdistillError, SettingError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import ImageSet
 from crossdistill.models._build import build_network
 from crossdistill.ops import parallel

@@ -106,10 +106,10 @@ def test_distill_then_evaluate_what_came_out(command: Any, capsys: Any, tmp_path
 
 
 def test_a_printed_table_cuts_no_name(capsys, monkeypatch) -> None:
-    from crossdistill.cli import _table
+    from crossdistill.cli_tables import print_table
 
     monkeypatch.setenv("COLUMNS", "40")
-    _table(("network", "figure"), [["resnet50-" + "x" * 60 + end, "accuracy"] for end in ("one", "two")])
+    print_table(("network", "figure"), [["resnet50-" + "x" * 60 + end, "accuracy"] for end in ("one", "two")])
     shown = "".join(capsys.readouterr().out.split())
     assert "…" not in shown
     assert "one" in shown

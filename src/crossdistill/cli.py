@@ -32,6 +32,8 @@ from crossdistill.cli_options import (
     new_progress,
 )
 from crossdistill.cli_probes import probes_app
+from crossdistill.cli_study import run, study_app
+from crossdistill.cli_tables import cell, print_table
 
 if TYPE_CHECKING:
     from crossdistill.study.decisions import Evaluated
@@ -41,7 +43,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-study_app = typer.Typer(help="Plan, run and watch a study.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 app.add_typer(probes_app, name="probes")
 
@@ -58,43 +59,7 @@ def demo(
     from crossdistill.core.study_file import parse_study
 
     text = files("crossdistill.study").joinpath("demo.yaml").read_text(encoding="utf-8")
-    _run(parse_study(text, source="demo.yaml"), out, device, store, quiet, devices=devices)
-
-
-@study_app.command("run")
-def study_run(
-    file: Path, out: Out, device: Device = "auto", store: Store = None, quiet: Quiet = False,
-    only: Annotated[str | None, typer.Option(help="Only trainings whose label contains this text (and what they read).")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Trainings at once; their results do not depend on it.")] = 1,
-    devices: Devices = None,
-) -> None:  # fmt: skip
-    """Run a study, or go on with it."""
-    from crossdistill.core.study_file import read_study
-
-    _run(read_study(file), out, device, store, quiet, only, jobs, devices)
-
-
-@study_app.command("plan")
-def study_plan(file: Path, store: Store = None, as_json: Json = False) -> None:
-    """Every task, what is done already, and what it will cost; trains nothing."""
-    from crossdistill.core.study_file import read_study
-    from crossdistill.study.cost import planned_cost, show_cost
-
-    cost = planned_cost(read_study(file), store=chosen_store(store), progress=new_progress(as_json))
-    print(json.dumps(cost, indent=1)) if as_json else show_cost(cost)
-
-
-@study_app.command("status")
-def study_status(folder: Path, store: Store = None, as_json: Json = False) -> None:
-    """How far a study is: done, running, started, failed (with reason), waiting."""
-    from crossdistill.study.status import study_status as status
-
-    rows = status(folder, chosen_store(store))
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    columns = ("label", "state", "epochs", "validation_accuracy", "reason")
-    _table(columns, [[_cell(row[column]) for column in columns] for row in rows])
+    run(parse_study(text, source="demo.yaml"), out, device, store, quiet, devices=devices)
 
 
 @app.command()
@@ -127,7 +92,7 @@ def distill(
     config = single_study(
         teacher, student, images, method=method, epochs=epochs, seeds=seeds, pretrained=pretrained, name=out.resolve().name
     )
-    _run(config, out, device, store, quiet, devices=devices)
+    run(config, out, device, store, quiet, devices=devices)
 
 
 @app.command()
@@ -177,9 +142,9 @@ def _show_profiles(found: Evaluated, metrics: tuple[str, ...], out: Path) -> Non
     from crossdistill.study.decisions import PAIRS_FILE, RESULTS_FILE
 
     shown = [row for row in found.results if row.metric in metrics and row.level in ("", "auc")]
-    _table(
+    print_table(
         ("network", "images", "figure", "value", "95 % interval", "n", "remark"),
-        [[r.student, r.probe, r.metric, _cell(r.value), f"{_cell(r.low)}..{_cell(r.high)}", str(r.n), r.reason or ""] for r in shown],
+        [[r.student, r.probe, r.metric, cell(r.value), f"{cell(r.low)}..{cell(r.high)}", str(r.n), r.reason or ""] for r in shown],
     )
     print(out / RESULTS_FILE)
     if found.pairs:
@@ -205,7 +170,7 @@ def list_plugins(
         raise SettingError(f"there is a gallery page of {' and of '.join(galleries)}, not of {kind}: leave --markdown out")
     if name is None and not markdown:
         rows = [{"name": n, "summary": registry.summary(kinds[kind], n)} for n in registry.names(kinds[kind])]
-        print(json.dumps(rows, indent=1)) if as_json else _table(("name", "summary"), [[row["name"], row["summary"]] for row in rows])
+        print(json.dumps(rows, indent=1)) if as_json else print_table(("name", "summary"), [[row["name"], row["summary"]] for row in rows])
     elif kind in galleries:
         galleries[kind](name, as_json, markdown)
     else:
@@ -220,40 +185,7 @@ def doctor(as_json: Json = False) -> None:
     from crossdistill.study.doctor import diagnosis
 
     facts = diagnosis()
-    print(json.dumps(facts, indent=1)) if as_json else _table(("", ""), [[k, str(v)] for k, v in facts.items()])
-
-
-def _run(
-    config: Any, out: Path, device: str, store: Path | None, quiet: bool, only: str | None = None, jobs: int = 1, devices: int | None = None
-) -> None:  # fmt: skip
-    from crossdistill.core.errors import SettingError
-    from crossdistill.study.launch import device_count, is_launched, launch, with_devices
-
-    config = with_devices(config, devices) if devices else config
-    n_devices = device_count(config)
-    if jobs > 1 and n_devices > 1:
-        raise SettingError(f"--jobs {jobs} is for trainings on one device each, and this study has `devices: {n_devices}`: leave one out")
-    if n_devices > 1 and not is_launched():
-        sys.exit(launch(sys.argv[1:], n_devices))
-
-    from crossdistill.core.progress import Stopwatch
-    from crossdistill.study.devices import crew, follow
-    from crossdistill.study.environment import chosen_device
-    from crossdistill.study.execute import run_study
-
-    watch = Stopwatch()
-    with crew(n_devices, chosen_device(device)) as (place, own):
-        if place.rank:
-            return follow(config, out, store=chosen_store(store), device=own)
-        about = {"device": own, "progress": new_progress(quiet), "only": only, "jobs": jobs}
-        outcome = run_study(config, out, store=chosen_store(store), **about)
-    for label, reason in outcome.failures.items():
-        print(f"failed: {label}: {reason}", file=sys.stderr)
-    if not quiet:
-        print(f"done in {watch.seconds:.0f} s; the page:", file=sys.stderr)
-    print(outcome.page)
-    if outcome.failures:
-        raise typer.Exit(2)
+    print(json.dumps(facts, indent=1)) if as_json else print_table(("", ""), [[k, str(v)] for k, v in facts.items()])
 
 
 def _show_methods(name: str | None, as_json: bool, markdown: bool) -> None:
@@ -301,24 +233,7 @@ def _show_facts(facts: dict[str, Any]) -> None:
         f"setting {name}": setting["type"] + (f", default {default_words(setting['default'])}" if "default" in setting else ", required")
         for name, setting in facts["settings"].items()
     }
-    _table(("", ""), [[key, default_words(value)] for key, value in {**facts, **settings}.items() if key != "settings"])
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _table(columns: tuple[str, ...], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns, box=None, pad_edge=False, show_header=any(columns))
-    for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))  # names that differ at their ends are not cut
-    Console().print(table)
+    print_table(("", ""), [[key, default_words(value)] for key, value in {**facts, **settings}.items() if key != "settings"])
 
 
 def main() -> None:

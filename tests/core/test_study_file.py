@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from crossdistill.core.config import ViewsConfig
 from crossdistill.core.errors import CrossdistillError, SettingError
+from crossdistill.core.recipe import ViewsConfig
 from crossdistill.core.study_file import parse_study, read_study
 
 STUDY = """\

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.registry import get
 from crossdistill.core.types import Activations, Batch, Clock, FeatureMap, ImageSet
 from crossdistill.methods._capd_modules import GroupedLinear

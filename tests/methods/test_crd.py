@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import Activations, Batch, Clock, ImageSet
 from crossdistill.methods import _crd_memory
 from crossdistill.methods._crd_memory import CRDMemory, candidate_scores

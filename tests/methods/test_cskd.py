@@ -10,8 +10,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import Activations, Batch, Clock, ImageSet
 from crossdistill.methods.cskd import cskd_losses, decay_at, dense_loss
 from crossdistill.models._build import build_network

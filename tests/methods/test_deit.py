@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import ImageSet
 from crossdistill.methods.deit import deit_loss
 from crossdistill.models._build import build_network

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crossdistill import functional
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import ImageSet
 from crossdistill.methods.attention_transfer import attention_transfer_loss
 from crossdistill.methods.correlation import correlation_loss

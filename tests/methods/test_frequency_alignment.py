@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import ImageSet
 from crossdistill.methods.frequency_alignment import band_errors, chosen_stage, frequency_alignment_losses, radii
 from crossdistill.models._build import build_network

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import Activations, Batch, Clock, ImageSet
 from crossdistill.methods._logits import softened, standardize_logits, tempered_kl
 from crossdistill.methods.dkd import dkd_loss

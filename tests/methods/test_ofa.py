@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import Activations, Batch, Clock, FeatureMap, ImageSet
 from crossdistill.methods._ofa_branches import CnnBranch, TokenBranch, make_branch
 from crossdistill.methods.ofa import _needs, ofa_loss

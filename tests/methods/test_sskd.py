@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import ImageSet, Needs
 from crossdistill.methods.sskd import kept_rows, rotations, self_supervised_loss, self_supervised_similarity, sskd_losses
 from crossdistill.models._build import build_network

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import Activations, Batch, Clock, FeatureMap, ImageSet
 from crossdistill.methods._vlfkd_seed import Seed, vlfkd_seed_losses
 from crossdistill.methods._vlfkd_terms import AttentionPool, gram_distance, gram_rows, target_and_rest, target_kl, token_kl, unit_rows

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import ImageError, UnknownNameError, WeightsError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import ImageSet, Splits
 from crossdistill.models._build import build_network, save_network
 from crossdistill.study import encoders

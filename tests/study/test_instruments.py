@@ -12,10 +12,11 @@ from torch import Tensor
 
 from crossdistill.compare import read_table
 from crossdistill.core import registry
-from crossdistill.core.config import StudyConfig, TrainingConfig
+from crossdistill.core.config import StudyConfig
 from crossdistill.core.errors import SettingError, StudyError
 from crossdistill.core.observations import load_measurement, save_measurement
 from crossdistill.core.progress import Progress
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.records import ResultRow, RunRecord, SimilarityRow
 from crossdistill.core.study_file import parse_study, read_study
 from crossdistill.core.types import ImageSet, Splits

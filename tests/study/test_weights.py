@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from crossdistill.core.config import StudyConfig, TrainingConfig
+from crossdistill.core.config import StudyConfig
 from crossdistill.core.errors import SettingError, StudyError, WeightsError
 from crossdistill.core.progress import Progress
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.records import RunRecord
 from crossdistill.core.store import file_sha256, locked
 from crossdistill.core.study_file import read_study

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossdistill.core.config import TrainingConfig
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import ImageSet
 from crossdistill.models._build import build_network
 from crossdistill.ops.modes import frozen

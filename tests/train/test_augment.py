@@ -7,8 +7,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from crossdistill.core.config import TrainingConfig, ViewsConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig, ViewsConfig
 from crossdistill.core.study_file import parse_study
 from crossdistill.train.augment import Augmentation
 

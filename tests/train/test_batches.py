@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossdistill.core.config import TrainingConfig
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import Batch, Clock, ImageSet
 from crossdistill.train import batches as module
 from crossdistill.train.batches import Batches

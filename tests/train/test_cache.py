@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import StudyError
 from crossdistill.core.progress import Progress
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import Activations, Batch, FeatureMap, ImageSet
 from crossdistill.models._build import build_network
 from crossdistill.ops.modes import frozen

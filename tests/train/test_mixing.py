@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crossdistill.core.config import TrainingConfig
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.train.mixing import Mix, cut, step_mix, with_rows_before
 
 OWN = torch.tensor([0, 100], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 4, 4)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.models._build import build_network
 from crossdistill.train import optimizers
 from crossdistill.train.optimizers import learning_rate, make_optimizer, settled

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.records import EpochRow
 from crossdistill.core.types import Activations, Batch, ImageSet, Needs
 from crossdistill.models._build import build_network

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crossdistill.core.config import EXECUTION, TrainingConfig
+from crossdistill.core.recipe import EXECUTION, TrainingConfig
 from crossdistill.core.study_file import parse_study, read_study
 
 ROOT = Path(__file__).parents[2]

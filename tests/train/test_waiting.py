@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import Clock, ImageSet
 from crossdistill.models._build import build_network
 from crossdistill.ops.modes import frozen

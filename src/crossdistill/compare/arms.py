@@ -8,7 +8,7 @@ from statistics import fmean
 
 from crossdistill.compare.observed import ObservedRun, Pair
 from crossdistill.compare.verdicts import TELLS_ARCHITECTURE
-from crossdistill.core.config import SHORTER
+from crossdistill.core.recipe import SHORTER
 from crossdistill.core.records import Against, RunRecord
 
 CLOSE = 0.03

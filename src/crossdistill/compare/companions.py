@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from crossdistill.compare.observed import ObservedRun, Pair
-from crossdistill.core.config import NOT_METHODS, SHORTER
+from crossdistill.core.config import NOT_METHODS
+from crossdistill.core.recipe import SHORTER
 from crossdistill.core.records import RunRecord
 
 FULL_BUDGET = ("independent", "second_independent")

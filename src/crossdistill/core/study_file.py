@@ -12,8 +12,9 @@ import yaml
 from pydantic import ValidationError
 
 from crossdistill.core import registry
-from crossdistill.core.config import SHORTER, ContrastConfig, ProbeConfig, StudyConfig, TrainingConfig, shortened
+from crossdistill.core.config import ContrastConfig, ProbeConfig, StudyConfig
 from crossdistill.core.errors import CrossdistillError, SettingError
+from crossdistill.core.recipe import SHORTER, TrainingConfig, shortened
 
 
 class _Loader(yaml.SafeLoader):

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import ImageSet, Needs, Splits, Views
 from crossdistill.ops.modes import evaluating
 from crossdistill.ops.network import Network

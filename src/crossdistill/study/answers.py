@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import StudyConfig, TrainingConfig
+from crossdistill.core.config import StudyConfig
 from crossdistill.core.errors import CrossdistillError, SettingError
 from crossdistill.core.progress import Progress
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.store import digest, file_sha256, read_json, write_json
 from crossdistill.core.types import ImageSet
 from crossdistill.core.workers import CannotWork, Workers

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import MethodConfig, StudyConfig, TrainingConfig
+from crossdistill.core.config import MethodConfig, StudyConfig
 from crossdistill.core.errors import CrossdistillError
 from crossdistill.core.progress import Progress, Stopwatch
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.records import CEILING
 from crossdistill.core.types import Splits, Views
 from crossdistill.models._build import build_network

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import ImageError, SettingError
 from crossdistill.core.progress import Progress
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.seeds import torch_seed
 from crossdistill.core.store import digest, locked
 from crossdistill.core.types import UNLABELLED, ImageSet, Splits

@@ -10,17 +10,9 @@ from typing import Any
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import (
-    NOT_METHODS,
-    SHORTER,
-    ContrastConfig,
-    MethodConfig,
-    PairConfig,
-    StudyConfig,
-    TrainingConfig,
-    shortened,
-)
+from crossdistill.core.config import NOT_METHODS, ContrastConfig, MethodConfig, PairConfig, StudyConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import SHORTER, TrainingConfig, shortened
 from crossdistill.core.records import subject
 from crossdistill.core.store import digest
 from crossdistill.core.types import UNLABELLED, Splits, WarmUp

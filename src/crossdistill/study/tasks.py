@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import EXECUTION
 from crossdistill.core.observations import LevelDraw, save_observations
 from crossdistill.core.progress import Stopwatch
+from crossdistill.core.recipe import EXECUTION
 from crossdistill.core.records import EARLIER_TEACHER, EpochRow, EstimateModel, RunRecord
 from crossdistill.core.store import file_sha256, locked, write_atomically
 from crossdistill.core.types import ImageSet, Observations

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from crossdistill.core.config import TrainingConfig
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.seeds import Part, key
 from crossdistill.ops.random import image_keys, uniform_integers
 from crossdistill.train.color import recolored

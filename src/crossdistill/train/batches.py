@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossdistill.core.config import TrainingConfig
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.seeds import Part, key, permutation
 from crossdistill.core.types import Batch, Clock, ImageSet, Views
 from crossdistill.ops.parallel import own_rows

@@ -5,8 +5,8 @@ Without the latter BatchNorm's statistics would move, and dropout would blur wha
 
 from torch import nn
 
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError, nearest
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import Needs
 from crossdistill.ops.network import Network
 

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import StudyError
 from crossdistill.core.progress import Progress, Stopwatch
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.records import EpochRow
 from crossdistill.core.seeds import Part, torch_seed
 from crossdistill.core.store import write_text

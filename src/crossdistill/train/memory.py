@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from crossdistill.core.config import TrainingConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.recipe import TrainingConfig
 
 SPENT = ("can't allocate memory", "out of memory", "alloc_failed")
 """What torch's own allocators and NVIDIA's libraries say in a plain RuntimeError, in lower case."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossdistill.core.config import TrainingConfig
+from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.seeds import Part, bits
 
 Box = tuple[int, int, int, int]

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn, optim
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from crossdistill.core.config import TrainingConfig
+from crossdistill.core.recipe import TrainingConfig
 
 FUSED = ("cpu", "cuda", "mps", "xpu")
 """Devices on which torch takes an optimiser's step in one kernel; on others it goes list by list (foreach)."""
