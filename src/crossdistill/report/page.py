@@ -53,20 +53,23 @@ def render(study: StudyFiles) -> str:
         lstrip_blocks=True,
     )
     environment.globals |= dict(svg=Markup, shape_of=_SHAPES.__getitem__, tone_of=_tone)
-    script = _package_text("page.js")
+    script = _with_sections("page.js")
     return environment.get_template("page.html.j2").render(
         study=study,
         question=_question(study),
         facts=_facts(study),
         sections=list(_sections(study, environment)),
-        style=Markup(_package_text("style.css")),
+        style=Markup(_with_sections("style.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def _package_text(name: str) -> str:
-    return (files("crossdistill.report") / name).read_text(encoding="utf-8")
+def _with_sections(name: str) -> str:
+    """A file of the whole page, followed by those that sections have of that kind for themselves (`sections/NAME.css`)."""
+    own = [file for file in files(sections).iterdir() if file.name.endswith(Path(name).suffix)]
+    texts = [(files("crossdistill.report") / name), *sorted(own, key=lambda file: file.name)]
+    return "\n".join(file.read_text(encoding="utf-8") for file in texts)
 
 
 def _sections(study: StudyFiles, environment: "Environment") -> Iterator[Section]:
