@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint docs
+.PHONY: demo test lint docs site
 
 demo: $(STAMP)
 	$(BIN)/crossdistill demo
@@ -18,6 +18,10 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 # Written aside first: a failure leaves the page as it was. The pictures are drawn by docs/probe_pictures.py.
+# The documentation as a site that opens from its folder; a link that leads nowhere is an error.
+site: $(STAMP)
+	$(BIN)/zensical build --clean --strict
+
 docs: $(STAMP)
 	for page in methods probes; do $(BIN)/crossdistill list $$page --markdown > docs/$$page.md.new && mv docs/$$page.md.new docs/$$page.md || exit; done
 
