@@ -51,8 +51,8 @@ from crossdistill.models._build import build_network, load_network, save_network
 from crossdistill.observe import observe
 from crossdistill.ops.modes import frozen
 from crossdistill.ops.network import Network
-from crossdistill.study.execute import fingerprint
 from crossdistill.study.networks import placed, spread
+from crossdistill.study.splits import fingerprint
 from crossdistill.train.loop import ENGINE, Training
 from crossdistill.train.objective import ROOT_TERM, Objective, make_objective, method_weights, plugin_views, published_weights
 from crossdistill.train.partners import same_class_partners

@@ -1,4 +1,5 @@
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 from crossdistill.cli import main
 from crossdistill.core.records import TIMING
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell's script starts by `&`: the programs that tests stop inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def _equal_part(value: Any) -> Any:
     if isinstance(value, dict):
@@ -16,18 +20,22 @@ def _equal_part(value: Any) -> Any:
     return [_equal_part(item) for item in value] if isinstance(value, list) else value
 
 
+UNEQUAL = ("report.html", "phases.json")
+
+
 @pytest.fixture
 def without_timing() -> Callable[[Path], dict[str, Any]]:
     """What must be equal of a study's folder or a store: each file's bytes, of records and logs all but the timing.
 
-    Left out are the page, which shows times, and what a kill may leave: locks, halves of files, the checkpoint of a finished run.
+    Left out are the page, which shows times, the phases of the run, the measured speeds, and what a kill may leave: locks, halves of
+    files, the checkpoint of a finished run.
     """
 
     def read(folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             inside = path.relative_to(folder)
-            if any(part.startswith(".") or part == "checkpoint" for part in inside.parts) or path.name == "report.html":
+            if any(part.startswith(".") or part in ("checkpoint", "timings") for part in inside.parts) or path.name in UNEQUAL:
                 continue
             if path.name in ("record.json", "log.jsonl"):
                 text = path.read_text()

@@ -1,8 +1,10 @@
 """The command line: exit codes, messages, and a start that imports nothing heavy."""
 
+import importlib.util
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +79,16 @@ def test_what_the_user_can_mend_is_one_message_and_exit_code_2(
 def test_the_doctor_names_versions_device_and_cache(command: Any, capsys: Any) -> None:
     assert command("doctor", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
-    assert {"python", "torch", "timm", "device", "precision auto", "cache folder", "extra hf"} <= facts.keys()
+    extras = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"python", "torch", "timm", "device", "precision auto", "cache folder"} <= facts.keys()
+    assert {name.removeprefix("extra ") for name in facts if name.startswith("extra ")} == set(extras)
+
+
+def test_the_doctor_says_how_to_get_an_extra(command: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "onnxscript" else found(name, *rest))
+    assert command("doctor", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["extra onnx"] == "missing onnxscript: pip install 'crossdistill[onnx]'"
 
 
 def test_probe_sets_are_built_without_a_study(command: Any, capsys: Any, tmp_path: Path) -> None:
@@ -93,6 +104,7 @@ def test_probe_sets_are_built_without_a_study(command: Any, capsys: Any, tmp_pat
 def test_distill_then_evaluate_what_came_out(command: Any, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = tmp_path / "photos"
     _two_classes(images)
+    monkeypatch.setattr("crossdistill.study.execute.possible_ceilings", lambda *_: ())  # six more trainings, which test_gates looks at
     out = tmp_path / "out"
     arguments = ["--teacher", "small/vit", "--student", "small/resnet8", "--images", f"folder:{images}", "--epochs", 1]
     assert command("distill", *arguments, "--out", out, "--quiet") == 0

@@ -15,7 +15,7 @@ import pytest
 
 SEED = int(os.environ.get("KILL_SEED", "0"))  # of the moments; any other should do as well
 N_KILLS = 10
-N_LAST = 5  # files that come last of all: the tables and the page, made in a second
+N_LAST = 6  # files that come last of all: the tables, the phases and the page, made in a second
 
 # A warm-up, an adversary, an average of the weights, answers of the teacher that are stored, checkpoints in mid-epoch.
 STUDY = """\

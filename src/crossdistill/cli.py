@@ -10,10 +10,11 @@ import errno
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crossdistill.cli_list import list_plugins
 from crossdistill.cli_options import (
     Device,
     Devices,
@@ -27,6 +28,7 @@ from crossdistill.cli_options import (
     Quiet,
     SomeImages,
     Store,
+    StudyFolder,
     Styles,
     chosen_store,
     new_progress,
@@ -63,15 +65,30 @@ def demo(
 
 
 @app.command()
-def report(folder: Path) -> None:
+def report(
+    folder: StudyFolder,
+    watch: Annotated[bool, typer.Option("--watch", help="Rebuild it whenever something changed, until the study is done.")] = False,
+) -> None:
     """Rebuild FOLDER/report.html from the records alone."""
     from crossdistill.core.errors import StudyError
     from crossdistill.report.page import build_page
     from crossdistill.study.folder import PLAN_FILE
 
+    if watch and folder.is_dir():
+        return _watch(folder)
     if not (folder / PLAN_FILE).exists():
         raise StudyError(f"{folder} holds no study (no {PLAN_FILE}): give the folder that was --out of `crossdistill study run`")
     print(build_page(folder))
+
+
+def _watch(folder: Path) -> None:
+    """Ctrl-C is how a watch is meant to end where the study goes on: nothing was interrupted."""
+    from crossdistill.report.watch import watch
+
+    try:
+        watch(folder, lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print("no longer watched; the page stays as it is")
 
 
 @app.command()
@@ -90,8 +107,9 @@ def distill(
     from crossdistill.study.single import single_study
 
     config = single_study(
-        teacher, student, images, method=method, epochs=epochs, seeds=seeds, pretrained=pretrained, name=out.resolve().name
-    )
+        teacher, student, images, method=method, seeds=range(seeds), pretrained=pretrained, name=out.resolve().name,
+        training={"epochs": epochs},
+    )  # fmt: skip
     run(config, out, device, store, quiet, devices=devices)
 
 
@@ -151,32 +169,33 @@ def _show_profiles(found: Evaluated, metrics: tuple[str, ...], out: Path) -> Non
         print(out / PAIRS_FILE)
 
 
-@app.command("list")
-def list_plugins(
-    kind: Annotated[str, typer.Argument(help="methods, probes, metrics, instruments, models or images")],
-    name: Annotated[str | None, typer.Argument()] = None,
-    as_json: Json = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The gallery page of methods or probes, or one entry of it.")] = False,
+@app.command()
+def export(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A folder of STUDY/runs, or FILE.safetensors of crossdistill's.")],
+    out: Annotated[Path, typer.Option("--out", help="New or empty folder, or that of an earlier export of the same network.")],
+    format: Annotated[str, typer.Option("--format", help="safetensors, onnx or huggingface.")] = "safetensors",
+    latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Time the student beside its teacher.")] = True,
+    device: Annotated[str, typer.Option("--device", help="Where torch is timed: cpu, cuda, cuda:1 ...")] = "cpu",
+    store: Store = None,
 ) -> None:
-    """What there is, or what one of them is and takes."""
-    from crossdistill.core import registry
-    from crossdistill.core.errors import SettingError, unknown_name
+    """Take a network away: files that load without crossdistill, compared with it, timed beside the teacher, with a model card."""
+    from crossdistill.export import export_student
+    from crossdistill.export.latency import SIZE_COLUMNS, TIMING_COLUMNS, conditions, size_rows, timing_rows
+    from crossdistill.study.environment import chosen_device
 
-    kinds = {folder: singular for singular, folder in registry.PACKAGES.items()}
-    if kind not in kinds:
-        raise unknown_name("kind", kind, kinds)
-    galleries = {"methods": _show_methods, "probes": _show_probes}
-    if markdown and kind not in galleries:
-        raise SettingError(f"there is a gallery page of {' and of '.join(galleries)}, not of {kind}: leave --markdown out")
-    if name is None and not markdown:
-        rows = [{"name": n, "summary": registry.summary(kinds[kind], n)} for n in registry.names(kinds[kind])]
-        print(json.dumps(rows, indent=1)) if as_json else print_table(("name", "summary"), [[row["name"], row["summary"]] for row in rows])
-    elif kind in galleries:
-        galleries[kind](name, as_json, markdown)
-    else:
-        assert name is not None
-        facts = registry.describe(registry.get(kinds[kind], name))
-        print(json.dumps(facts, indent=1, default=str)) if as_json else _show_facts(facts)
+    done = export_student(run_folder, format, out, store=chosen_store(store), latency=latency, device=chosen_device(device))
+    if done.costs:
+        print_table(SIZE_COLUMNS, size_rows(done.costs))
+        print()
+        print_table(TIMING_COLUMNS, timing_rows(done.costs))
+        print(conditions(done.costs))
+        if done.costs["teacher_missing"]:
+            print(f"The teacher is not in the table: {done.costs['teacher_missing']}.")
+    shown = ", ".join(f"{value:.2g} at batch {batch}" for batch, value in done.differences.items())
+    print(f"Largest difference of the logits when loaded as below: {shown}.\n\n{done.code}\n{done.folder}")
+
+
+app.command("list")(list_plugins)
 
 
 @app.command()
@@ -186,54 +205,6 @@ def doctor(as_json: Json = False) -> None:
 
     facts = diagnosis()
     print(json.dumps(facts, indent=1)) if as_json else print_table(("", ""), [[k, str(v)] for k, v in facts.items()])
-
-
-def _show_methods(name: str | None, as_json: bool, markdown: bool) -> None:
-    """One method, or the page of all."""
-    from dataclasses import asdict
-
-    from crossdistill.core import registry
-    from crossdistill.study.gallery import gallery, section
-    from crossdistill.study.method_card import method_card
-
-    if name is None:
-        print(gallery(method_card(registry.get("method", each)) for each in registry.names("method")), end="")
-        return
-    card = method_card(registry.get("method", name))
-    if as_json:
-        print(json.dumps(asdict(card), indent=1, default=str))
-    else:
-        _show_markdown(section(card), markdown)
-
-
-def _show_probes(name: str | None, as_json: bool, markdown: bool) -> None:
-    """One probe, or the page of all."""
-    from crossdistill.core import registry
-    from crossdistill.study.probe_gallery import probe_gallery, section
-
-    if name is None:
-        print(probe_gallery(registry.get("probe", each) for each in registry.names("probe")), end="")
-    elif as_json:
-        print(json.dumps(registry.describe(registry.get("probe", name)), indent=1, default=str))
-    else:
-        _show_markdown(section(registry.get("probe", name), pictures=markdown), markdown)
-
-
-def _show_markdown(text: str, raw: bool) -> None:
-    from rich.console import Console
-    from rich.markdown import Markdown
-
-    print(text) if raw else Console().print(Markdown(text))
-
-
-def _show_facts(facts: dict[str, Any]) -> None:
-    from crossdistill.core.setting_words import default_words
-
-    settings = {
-        f"setting {name}": setting["type"] + (f", default {default_words(setting['default'])}" if "default" in setting else ", required")
-        for name, setting in facts["settings"].items()
-    }
-    print_table(("", ""), [[key, default_words(value)] for key, value in {**facts, **settings}.items() if key != "settings"])
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ import typer
 if TYPE_CHECKING:
     from crossdistill.core.progress import Progress
 
+StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The study file.")]
+StudyFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="What was --out of `crossdistill study run`.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that comes out; the same command goes on where it stopped.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
 Store = Annotated[

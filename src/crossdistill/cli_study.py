@@ -4,62 +4,95 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from crossdistill.cli_options import Device, Devices, Json, Out, Quiet, Store, chosen_store, new_progress
-from crossdistill.cli_tables import cell, print_table
+from crossdistill.cli_options import Device, Devices, Json, Out, Quiet, Store, StudyFile, StudyFolder, chosen_store, new_progress
 
 study_app = typer.Typer(help="Plan, run and watch a study.", no_args_is_help=True)
 
 
+class ExecutorName(StrEnum):
+    """Who carries the trainings of a study out."""
+
+    local = "local"
+    ray = "ray"
+
+
 @study_app.command("run")
 def study_run(
-    file: Path, out: Out, device: Device = "auto", store: Store = None, quiet: Quiet = False,
-    only: Annotated[str | None, typer.Option(help="Only trainings whose label contains this text (and what they read).")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Trainings at once; their results do not depend on it.")] = 1,
+    file: StudyFile, out: Out, device: Device = "auto", store: Store = None, quiet: Quiet = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only trainings whose label contains or matches this (kd*), and what they read; repeatable.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Trainings at once (1; with ray all that fit); no result depends on it.")] = None,
+    executor: Annotated[ExecutorName, typer.Option(help="Who trains: this machine, or those of a Ray cluster.")] = ExecutorName.local,
+    address: Annotated[str | None, typer.Option(help="The Ray cluster: auto (default), ray://HOST:PORT, or local.")] = None,
     devices: Devices = None,
 ) -> None:  # fmt: skip
     """Run a study, or go on with it."""
+    from crossdistill.core.errors import SettingError
     from crossdistill.core.study_file import read_study
 
-    run(read_study(file), out, device, store, quiet, only, jobs, devices)
+    if address and executor != ExecutorName.ray:
+        raise SettingError(f"--address {address} is a Ray cluster's: say --executor ray as well, or leave it out")
+    ray = address or "auto" if executor == ExecutorName.ray else None
+    run(read_study(file), out, device, store, quiet, only or (), jobs, devices, ray=ray)
 
 
 @study_app.command("plan")
-def study_plan(file: Path, store: Store = None, as_json: Json = False) -> None:
-    """Every task, what is done already, and what it will cost; trains nothing."""
+def study_plan(
+    file: StudyFile,
+    out: Annotated[Path | None, typer.Option("--out", help="The study's folder, run before or not: what is done there is told.")] = None,
+    device: Device = "auto", store: Store = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Every task, what is done already, and what it will cost; trains nothing but a few steps of each kind, to time them."""
     from crossdistill.core.study_file import read_study
-    from crossdistill.study.cost import planned_cost, show_cost
 
-    cost = planned_cost(read_study(file), store=chosen_store(store), progress=new_progress(as_json))
+    config = read_study(file)
+    from crossdistill.study.cost import planned_cost
+    from crossdistill.study.environment import chosen_device
+    from crossdistill.study.plan_table import show_cost
+
+    cost = planned_cost(config, store=chosen_store(store), progress=new_progress(as_json), device=chosen_device(device), out=out)
     print(json.dumps(cost, indent=1)) if as_json else show_cost(cost)
 
 
 @study_app.command("status")
-def study_status(folder: Path, store: Store = None, as_json: Json = False) -> None:
-    """How far a study is: done, running, started, failed (with reason), waiting."""
-    from crossdistill.study.status import study_status as status
+def study_status(
+    folder: StudyFolder, store: Store = None, as_json: Json = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the table once; else, on a terminal, it follows the study.")] = False,
+) -> None:  # fmt: skip
+    """How far a study is, training by training: done, running, failed and why, and how long the rest will take."""
+    from rich.console import Console
 
-    rows = status(folder, chosen_store(store))
+    from crossdistill.study.live import as_json as plain
+    from crossdistill.study.live import read_rows, status_table, watch_status
+
+    following = sys.stdout.isatty() and not once and not as_json
+    rows = watch_status(folder, store) if following else read_rows(folder, store)
     if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    columns = ("label", "state", "epochs", "validation_accuracy", "reason")
-    print_table(columns, [[cell(row[column]) for column in columns] for row in rows])
+        print(json.dumps(plain(rows), indent=1))
+    else:
+        Console().print(status_table(rows))
 
 
 def run(
-    config: Any, out: Path, device: str, store: Path | None, quiet: bool, only: str | None = None, jobs: int = 1, devices: int | None = None
+    config: Any, out: Path, device: str, store: Path | None, quiet: bool, only: Sequence[str] = (), jobs: int | None = None,
+    devices: int | None = None, ray: str | None = None,
 ) -> None:  # fmt: skip
     from crossdistill.core.errors import SettingError
     from crossdistill.study.launch import device_count, is_launched, launch, with_devices
 
     config = with_devices(config, devices) if devices else config
     n_devices = device_count(config)
-    if jobs > 1 and n_devices > 1:
+    if n_devices > 1 and ray:
+        raise SettingError(f"--executor ray is for trainings on one device each, and this study has `devices: {n_devices}`: leave one out")
+    if n_devices > 1 and jobs and jobs > 1:
         raise SettingError(f"--jobs {jobs} is for trainings on one device each, and this study has `devices: {n_devices}`: leave one out")
     if n_devices > 1 and not is_launched():
         sys.exit(launch(sys.argv[1:], n_devices))
@@ -73,12 +106,12 @@ def run(
     with crew(n_devices, chosen_device(device)) as (place, own):
         if place.rank:
             return follow(config, out, store=chosen_store(store), device=own)
-        about = {"device": own, "progress": new_progress(quiet), "only": only, "jobs": jobs}
+        about = {"device": own, "progress": new_progress(quiet), "only": only, "jobs": jobs, "ray": ray}
         outcome = run_study(config, out, store=chosen_store(store), **about)
     for label, reason in outcome.failures.items():
-        print(f"failed: {label}: {reason}", file=sys.stderr)
+        print(f"failed: {label}: {reason.removeprefix(f'{label}: ')}", file=sys.stderr)
     if not quiet:
         print(f"done in {watch.seconds:.0f} s; the page:", file=sys.stderr)
     print(outcome.page)
     if outcome.failures:
-        raise typer.Exit(2)
+        raise typer.Exit(1)

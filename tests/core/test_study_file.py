@@ -121,3 +121,12 @@ def test_merge_keys_serve() -> None:
 
 def test_a_list_is_not_a_study() -> None:
     assert "a study file is a mapping" in refusal("- 1")
+
+
+def test_what_is_wanted_names_a_probe_of_the_study_or_a_figure() -> None:
+    study = parse_study(STUDY + "wanted: {scramble: up, shape_bias: down, cue_choice_texture: down}\n")
+    assert study.wanted == {"scramble": "up", "shape_bias": "down", "cue_choice_texture": "down"}
+    refused = refusal(STUDY + "wanted: {scrmble: up}\n")
+    assert "wanted.scrmble: neither a probe of this study nor a figure is called 'scrmble'. Did you mean 'scramble'?" in refused
+    assert "Did you mean 'retention'?" in refusal(STUDY + "wanted: {retentoin: up}\n")
+    assert "'up' or 'down'" in refusal(STUDY + "wanted: {scramble: sideways}\n")

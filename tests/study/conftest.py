@@ -1,8 +1,12 @@
 """A study that trains in seconds, its own cache, and the command line in this process."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from crossdistill.study import pass_trials, trials
+from crossdistill.study.trials import Trial
 
 TINY = """\
 name: tiny
@@ -33,3 +37,25 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """One cache for all tests of a worker: teachers and images are made once."""
     cache = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("CROSSDISTILL_CACHE", str(cache))
+
+
+SPEEDS = {"images_per_second": 100.0, "rows_per_second": 100.0, "seconds": 1.0, "seconds_per_image": 0.5}
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Trials of `study plan` that take no time, and which of them were made."""
+    made: list[str] = []
+
+    def replaced(module: Any, name: str) -> None:
+        def trial(*_: Any, **__: Any) -> Trial:
+            made.append(name)
+            return Trial("20 steps", SPEEDS)
+
+        monkeypatch.setattr(module, f"{name}_trial", trial)
+
+    for name in ("training", "warm_up", "encoder"):
+        replaced(trials, name)
+    for name in ("answer", "observation", "instrument", "probe"):
+        replaced(pass_trials, name)
+    return made

@@ -20,9 +20,9 @@ from crossdistill.models._build import build_network, save_network
 from crossdistill.ops.modes import frozen
 from crossdistill.study import answer_plans, answers
 from crossdistill.study.answer_plans import AnswerPlan, affordable, answers_json
-from crossdistill.study.execute import fingerprint
 from crossdistill.study.networks import chosen_network
 from crossdistill.study.plan import Plan, Training, make_plan
+from crossdistill.study.splits import fingerprint
 from crossdistill.study.tasks import train
 from crossdistill.study.workshop import Workshop
 from crossdistill.train import stored_arrays

@@ -21,8 +21,8 @@ from crossdistill.metrics._temperature import fitted_temperature
 from crossdistill.models._build import load_network
 from crossdistill.observe import observe
 from crossdistill.study.matching import _when, nearest_epoch
+from crossdistill.study.observing import _earlier_teacher
 from crossdistill.study.plan import Plan, Training, make_plan
-from crossdistill.study.tasks import _earlier_teacher
 from crossdistill.study.workshop import Workshop
 from crossdistill.train.partners import same_class_partners
 

@@ -15,9 +15,9 @@ from crossdistill.core.store import write_json
 from crossdistill.core.study_file import parse_study
 from crossdistill.images._splits import load_splits
 from crossdistill.models._build import build_network
-from crossdistill.study.execute import what_can_work
 from crossdistill.study.folder import declared_contrasts
 from crossdistill.study.plan import Plan, make_plan
+from crossdistill.study.possible import what_can_work
 from crossdistill.study.tables import _contrast, compared_pairs
 
 STUDY = """

@@ -21,9 +21,9 @@ from crossdistill.core.types import ImageSet
 from crossdistill.probes._build import build_probe_set
 from crossdistill.study import gates
 from crossdistill.study.ceilings import CeilingSchedule
-from crossdistill.study.cost import _ceiling_costs
 from crossdistill.study.execute import refuse_unseen_probes, run_study
 from crossdistill.study.folder import resolved
+from crossdistill.study.foreseen import foreseen_probe_sets
 from crossdistill.study.gates import is_needed, possible_ceilings, probed, shared_out, training_images, without_masks
 from crossdistill.study.keys import KeyMaker
 from crossdistill.study.plan import Training
@@ -117,7 +117,7 @@ def test_a_ceiling_that_fails_is_told_and_stops_nothing(
 
     monkeypatch.setattr(gates, "shared_out", refuse)
     out = tmp_path / "out"
-    assert command("study", "run", gated, "--out", out, "--quiet") == 2
+    assert command("study", "run", gated, "--out", out, "--quiet") == 1
     assert f"failed: {CEILING}" in capsys.readouterr().err
     assert gate_of(out)["localized_noise", DROWNED] == "not run"
     assert states(command, out, capsys)[CEILING] == "failed"
@@ -150,8 +150,8 @@ def test_the_plan_counts_the_trainings_that_the_run_may_ask_for(images: ImageSet
         probe.name: build_probe_set(probe.name, images, levels=study_recipe(probe, config, (16, 16)).levels, draws=1, folder=tmp_path)
         for probe in config.chosen_probes
     }
-    counted = [row["label"] for row in _ceiling_costs(config, splits, {"cnn": (0.0, 0.0)})]
-    assert counted == [ceiling.label for ceiling in ceilings(text, built)]
+    counted = ceilings(text, foreseen_probe_sets(config, splits, tmp_path / "empty store"))
+    assert [(ceiling.label, ceiling.key) for ceiling in counted] == [(ceiling.label, ceiling.key) for ceiling in ceilings(text, built)]
     assert len(counted) == 3 + 3  # scrambles of three sizes; the noise on both levels and on each
 
 

@@ -19,12 +19,13 @@ from crossdistill.core.progress import Progress
 from crossdistill.core.store import is_locked, locked
 from crossdistill.core.study_file import parse_study
 from crossdistill.core.workers import WorkerEnded
-from crossdistill.study import jobs
+from crossdistill.study import jobs, workers
 from crossdistill.study.execute import run_study
-from crossdistill.study.jobs import LabelledProgress, one_after_the_other, side_by_side
+from crossdistill.study.jobs import one_after_the_other, side_by_side
 from crossdistill.study.plan import Plan, Training, make_plan
 from crossdistill.study.status import study_status
 from crossdistill.study.trainings import TrainingSchedule
+from crossdistill.study.workers import LabelledProgress
 
 # One teacher diverges in its first step, so that students fail whose teacher it is, and such as are matched with it. A method
 # and its controls share a warm-up. Answers of teachers are stored, by whichever worker comes first.
@@ -112,7 +113,7 @@ def test_workers_that_are_killed_and_stopped_leave_the_same_bytes(
 
     def held_still() -> tuple[Path, int] | None:
         """A student with steps before it, and its worker, stopped while another is at work."""
-        running = [row["run"] for row in study_status(out, store) if row["state"] == "running"]
+        running = [row.run for row in study_status(out, store) if row.state == "running"]
         workers = {holder(folder / name) for folder in (out / "runs", store / "teachers", store / "warm_ups") for name in running}
         if len(workers - {None}) < 2 or not (killed / "record.json").exists():
             return None
@@ -141,7 +142,7 @@ def test_workers_that_are_killed_and_stopped_leave_the_same_bytes(
     assert (stopped / "checkpoint").exists()  # what was stopped has saved its state
     assert not (stopped / "record.json").exists()
     assert not any(is_locked(path.parent) for path in tmp_path.rglob(".lock"))
-    assert not [row for row in study_status(out, store) if row["state"] == "running"]
+    assert not [row for row in study_status(out, store) if row.state == "running"]
 
     def networks() -> dict[Path, int]:
         files = [*out.glob("runs/*/network.safetensors"), *store.glob("*/*/network.safetensors")]
@@ -149,7 +150,7 @@ def test_workers_that_are_killed_and_stopped_leave_the_same_bytes(
 
     done = networks()
     assert killed in {file.parent for file in done}  # made by workers
-    assert command("study", "run", file, "--out", out, "--store", store, "--quiet") == 2
+    assert command("study", "run", file, "--out", out, "--store", store, "--quiet") == 1
     assert done.items() <= networks().items()
     assert "failed: misled: bad -> vit, seed 0: teacher: bad, seed 0 failed, from which it learns" in capsys.readouterr().err
     assert without_timing(out) == without_timing(undisturbed / "out")
@@ -219,7 +220,7 @@ class FakeWorkers:
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(jobs, "nothing_left", lambda shop, training: False)
     monkeypatch.setattr(jobs, "_result", lambda shop, training: "")
-    return SimpleNamespace(progress=Progress(), out=tmp_path, finished=lambda training: False, device=torch.device("cpu"))
+    return SimpleNamespace(progress=Progress(), out=tmp_path, store=tmp_path, finished=lambda training: False, device=torch.device("cpu"))
 
 
 @pytest.fixture
@@ -232,7 +233,7 @@ def test_what_fails_is_noted_alike_in_both_ways(shop: Any, plan: Plan, monkeypat
         if training.network == "bad" or training.label == "sskd: cnn -> vit, seed 0":
             raise DivergedError("the loss was not finite")
 
-    monkeypatch.setattr(jobs, "train_and_observe", lambda shop, training: work(training))
+    monkeypatch.setattr(workers, "train_and_observe", lambda shop, training: work(training))
     one: dict[str, str] = {}
     one_after_the_other(shop, TrainingSchedule(shop, plan, plan.trainings, one))
     written = (shop.out / "failures.json").read_bytes()
@@ -310,7 +311,7 @@ def test_a_line_is_written_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_held_training_is_running(undisturbed: Path) -> None:
     out, store = undisturbed / "out", undisturbed / "store"
-    states = {row["run"]: row["state"] for row in study_status(out, store)}
+    states = {row.run: row.state for row in study_status(out, store)}
     unfinished = next(run for run, state in states.items() if state == "failed" and run.startswith("teacher"))
     with locked(store / "teachers" / unfinished, "held"):
-        assert {row["run"]: row["state"] for row in study_status(out, store)} == states | {unfinished: "running"}
+        assert {row.run: row.state for row in study_status(out, store)} == states | {unfinished: "running"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossdistill.study.map_pictures import GAP, VIRIDIS, coloured, overlaid, write_strip
+from crossdistill.study.map_pictures import GAP, SHEET_GAP, VIRIDIS, coloured, overlaid, write_sheet, write_strip
 
 
 def opened(path: Path) -> np.ndarray:
@@ -61,3 +61,19 @@ def test_files_of_noise_stay_small_and_equal_images_give_equal_bytes(tmp_path: P
     assert first == (tmp_path / "b.webp").read_bytes()
     write_strip(tmp_path / "a.webp", images[::-1])
     assert (tmp_path / "a.webp").read_bytes() != first
+
+
+def test_a_sheet_sets_rows_one_below_the_other_and_names_the_size_of_a_tile(tmp_path: Path) -> None:
+    rows = [flat((250, 0, 0), (0, 0, 250), size=(16, 32)), flat((0, 250, 0), (0, 0, 0), size=(16, 32))]
+    assert write_sheet(tmp_path / "sheet.webp", rows) == (32, 16)
+    found = opened(tmp_path / "sheet.webp")
+    assert found.shape == (2 * 16 + SHEET_GAP, 2 * 32 + SHEET_GAP, 3)
+    np.testing.assert_allclose(found[8, 16], (250, 0, 0), atol=8)
+    np.testing.assert_allclose(found[8, -16], (0, 0, 250), atol=8)
+    np.testing.assert_allclose(found[-8, 16], (0, 250, 0), atol=8)
+
+
+def test_large_images_of_a_sheet_are_made_small_and_sheets_of_other_sizes_fit(tmp_path: Path) -> None:
+    rows = [flat((250, 0, 0), size=(224, 112)), flat((0, 250, 0), size=(112, 56))]  # a probe may change the size
+    assert write_sheet(tmp_path / "sheet.webp", rows) == (32, 64)
+    assert opened(tmp_path / "sheet.webp").shape == (2 * 64 + SHEET_GAP, 32, 3)

@@ -12,9 +12,9 @@ from crossdistill.core.config import StudyConfig
 from crossdistill.core.records import EstimateModel
 from crossdistill.core.study_file import parse_study, read_study
 from crossdistill.images._splits import load_splits
-from crossdistill.study.execute import fingerprint
 from crossdistill.study.folder import resolved
 from crossdistill.study.plan import Plan, make_plan
+from crossdistill.study.splits import fingerprint
 from crossdistill.study.tasks import memorised
 
 STUDY = """
@@ -127,11 +127,14 @@ def test_the_resolved_study_reads_as_the_same_study(tmp_path: Path) -> None:
 
 
 def test_the_plan_is_stamped_with_its_primary_contrasts(tmp_path: Path, command: Callable[..., int]) -> None:
-    (tmp_path / "study.yaml").write_text(STUDY + "training: {epochs: 1, threads: 1}\nprobes: [scramble]\n")
-    assert command("study", "run", tmp_path / "study.yaml", "--out", tmp_path / "out", "--quiet", "--only", "nothing of that name") == 0
+    more = "training: {epochs: 1, threads: 1}\nprobes: [scramble]\nwanted: {scramble: up}\n"
+    (tmp_path / "study.yaml").write_text(STUDY + more)
+    assert command("study", "run", tmp_path / "study.yaml", "--out", tmp_path / "out", "--quiet", "--only", "independent: cnn, seed 0") == 0
     written = json.loads((tmp_path / "out" / "plan.json").read_text())
     declared = {"method": "kd", "probe": "scramble", "against": "independent"}
     assert written["primary"] == [{"pair": 0, **declared}, {"pair": 1, **declared}]
+    assert written["wanted"] == {"scramble": "up"}
+    assert written["probes"]["scramble"]["about"] == ["permutation"]
     assert written["factors"] == {"label": "shape", "correlated": "texture"}
     assert written["observations"].keys() == {"clean", "conflict", "scramble"}
     assert len(written["tasks"]) == 14
@@ -143,6 +146,7 @@ def test_a_teacher_that_memorised_its_images_is_told_in_words() -> None:
     assert memorised("teacher: vit", {**certain, "mean_confidence": EstimateModel(value=0.8)}) == []
 
 
+@pytest.mark.usefixtures("tried")
 def test_the_plan_costs_the_shorter_independents_by_their_epochs(tmp_path: Path, command: Callable[..., int], capsys) -> None:
     (tmp_path / "study.yaml").write_text(
         STUDY + "arms: [independent, shorter_independents]\ntraining: {epochs: 5, threads: 1}\nprobes: [hue]\n"
@@ -153,9 +157,10 @@ def test_the_plan_costs_the_shorter_independents_by_their_epochs(tmp_path: Path,
     visits = [rows[f"{arm}: cnn, seed 1"]["image_visits"] for arm in arms]
     assert visits == [visits[0] // 5 * epochs for epochs in (5, 2, 3, 4)]
     seconds = [rows[f"{arm}: cnn, seed 1"]["seconds"] for arm in arms]
-    assert seconds[0] >= seconds[3] >= seconds[2] >= seconds[1]
+    assert seconds[0] > seconds[3] > seconds[2] > seconds[1] > 0
 
 
+@pytest.mark.usefixtures("tried")
 def test_the_plan_lists_the_encoder_that_it_will_have_to_train(tiny, command, capsys, tmp_path):
     tiny.write_text(tiny.read_text().replace("probes: [", "probes: [stylized, "))
     store = tmp_path / "store"

@@ -162,7 +162,7 @@ def test_a_loss_that_breaks_fails_its_run_and_not_the_others(tiny: Path, command
     broken = "methods: [kd, {name: kd, label: broken, weight: 1e39}]"  # beyond float32: infinite in the first step
     tiny.write_text(tiny.read_text().replace("methods: [kd]", broken))
     out = tmp_path / "out"
-    assert command("study", "run", tiny, "--out", out, "--quiet") == 2
+    assert command("study", "run", tiny, "--out", out, "--quiet") == 1
     errors = capsys.readouterr().err
     assert "failed: broken: vit -> cnn, seed 0" in errors
     assert "not finite at step 0" in errors

@@ -15,9 +15,9 @@ from crossdistill.core.records import RunRecord
 from crossdistill.core.store import read_json
 from crossdistill.core.study_file import parse_study
 from crossdistill.core.types import UNLABELLED
-from crossdistill.study.execute import study_splits
 from crossdistill.study.gates import training_images
 from crossdistill.study.objectives import partners_of
+from crossdistill.study.splits import study_splits
 from crossdistill.study.workshop import Workshop
 
 STUDY = """\

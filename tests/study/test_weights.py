@@ -18,7 +18,7 @@ from crossdistill.core.store import file_sha256, locked
 from crossdistill.core.study_file import read_study
 from crossdistill.core.types import ImageSet, Splits
 from crossdistill.models._build import build_network, save_network
-from crossdistill.study import tasks
+from crossdistill.study import observing, tasks
 from crossdistill.study.networks import load_trained
 from crossdistill.study.objectives import warmed
 from crossdistill.study.plan import Training, make_plan
@@ -179,13 +179,13 @@ def test_predictions_are_written_anew_where_a_kill_came_between_them_and_new_obs
 
     shop.out.mkdir()
     tasks.copy_file(shop.folder(finished) / "record.json", shop.out / "runs" / finished.run / "record.json")
-    tasks._observe_run(shop, finished, finished.run)
+    observing._observe_run(shop, finished, finished.run)
     more = replace(shop, splits=replace(shop.splits, extra={"sketches": images(3)}))
     with monkeypatch.context() as patch:
-        patch.setattr(tasks, "write_predictions", stopped)
+        patch.setattr(observing, "write_predictions", stopped)
         with pytest.raises(KeyboardInterrupt):
-            tasks._observe_run(more, finished, finished.run)
-    tasks._observe_run(more, finished, finished.run)
+            observing._observe_run(more, finished, finished.run)
+    observing._observe_run(more, finished, finished.run)
     path = shop.out / "predictions" / f"{finished.run}.parquet"
     assert set(duckdb.sql(f"SELECT DISTINCT probe FROM '{path}'").fetchall()) == {("clean",), ("sketches",)}
 
@@ -203,6 +203,6 @@ def test_a_checkpoint_without_the_weights_of_its_epochs_is_not_gone_on_from_wher
 def test_what_does_not_fit_into_memory_while_it_is_observed_says_what_to_lower(
     shop: Workshop, finished: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "observe", lambda *arguments, **options: torch.empty(1 << 50))
+    monkeypatch.setattr(observing, "observe", lambda *arguments, **options: torch.empty(1 << 50))
     with pytest.raises(SettingError, match=r"lower `observe: \{batch_size\}`"):
-        tasks._observe_run(shop, finished, finished.run)
+        observing._observe_run(shop, finished, finished.run)

@@ -166,7 +166,7 @@ class StudyConfig(Frozen):
     observe: ObserveConfig = ObserveConfig()
     wanted: dict[str, Literal["up", "down"]] = {}  # by probe or figure: the way that would be welcome; sorts verdicts, changes none
     resources: ResourcesConfig = ResourcesConfig()
-    tracker: str | None = None  # tensorboard, or python:module:function; None: nobody is told how a training goes
+    tracker: str | None = None  # tensorboard, or python:MODULE; None: nobody is told how a training goes
 
     @field_validator("signal_gate", mode="before")
     @classmethod

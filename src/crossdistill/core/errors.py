@@ -7,6 +7,10 @@ from difflib import get_close_matches
 class CrossdistillError(Exception):
     """Something the user can mend; its text says what was expected, what came, and what to do."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks print: the message without a traceback, as the command line does."""
+        return [f"crossdistill: {self}"]
+
 
 class UnknownNameError(CrossdistillError, LookupError):
     """A method, probe, model, setting or network that does not exist."""
@@ -30,6 +34,10 @@ class WeightsError(CrossdistillError):
 
 class StudyError(CrossdistillError):
     """A study folder that is in use, belongs to another study, or cannot be written."""
+
+
+class RunError(StudyError):
+    """Files of one run that are missing, damaged or another's: that run fails, and the rest of its study goes on."""
 
 
 class DivergedError(CrossdistillError):

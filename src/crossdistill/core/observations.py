@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from crossdistill.core.errors import StudyError
+from crossdistill.core.errors import RunError
 from crossdistill.core.store import write_atomically
 from crossdistill.core.types import Observations
 
@@ -58,7 +58,7 @@ class Stored(Mapping[Key, Value]):
 
 
 def stored_observations(path: Path) -> Stored[LevelDraw, Observations]:
-    """What `save_observations` wrote, read one (level, draw) at a time. Raises StudyError where the file is damaged."""
+    """What `save_observations` wrote, read one (level, draw) at a time. Raises RunError where the file is damaged."""
     names: dict[LevelDraw, dict[str, str]] = {}  # {place: {field: the array's name}}
     with _arrays(path) as arrays:
         for name in arrays.files:
@@ -89,7 +89,7 @@ def save_measurement(path: Path, measurement: Measurement) -> None:
 
 
 def load_measurement(path: Path) -> Measurement:
-    """What `save_measurement` wrote. Raises StudyError where the file is damaged."""
+    """What `save_measurement` wrote. Raises RunError where the file is damaged."""
     with _arrays(path) as arrays:
         if "reason" in arrays.files:
             return str(arrays["reason"])
@@ -106,12 +106,12 @@ def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 @contextmanager
 def _arrays(path: Path) -> Iterator[Any]:
-    """The arrays of a file. Raises StudyError where it is damaged, which may show only when one is read."""
+    """The arrays of a file. Raises RunError where it is damaged, which may show only when one is read."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             yield arrays
     except DAMAGE as error:
-        raise StudyError(f"{path} is damaged ({error}). Delete it, and the same command makes it again.") from error
+        raise RunError(f"{path} is damaged ({error}). Delete it, and the same command makes it again.") from error
 
 
 def _observations(fields: Mapping[str, np.ndarray]) -> Observations:

@@ -14,6 +14,7 @@ class Progress:
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self.interactive = not quiet and sys.stderr.isatty()
+        self.viewed = False  # whether a view of the whole study is drawn, in place of each training's own bars and lines
 
     def line(self, text: str) -> None:
         """Print one line."""

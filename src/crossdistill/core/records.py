@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from crossdistill.core.errors import StudyError
+from crossdistill.core.errors import RunError
 from crossdistill.core.store import read_json, write_json
 from crossdistill.core.types import Estimate
 
@@ -131,6 +131,29 @@ class TransferRow(Row):
     reason: str | None
 
 
+class GainRow(Row):
+    """One row of `gains.parquet`: of the images on which teacher and independent differ, those where one arm goes with the teacher.
+
+    Counts are means over runs and draws; the interval is over images.
+    """
+
+    pair: int
+    teacher: str
+    student: str
+    arm: str  # a method's label, a control of it, or "independent" and "second_independent" in the student's place
+    direction: Literal["gained", "lost"]  # teacher right and independent wrong, or teacher wrong and independent right
+    probe: str  # as in ResultRow
+    level: str
+    n_runs: int
+    n_images: int
+    count: float  # where the arm answers as rightly, or as wrongly, as the teacher
+    of: float
+    share: float | None  # count / of
+    low: float | None
+    high: float | None
+    expected: float | None  # the share if the arm were tied to the teacher no more than untaught networks are; None without such networks
+
+
 class SimilarityRow(Row):
     """One row of `similarity.parquet`: the CKA of one layer of a network with one of another, on the same clean test images."""
 
@@ -212,6 +235,7 @@ class RunRecord(Row):
     patch_grid: tuple[int, int] | None = None  # (rows, columns) of the patches that become tokens; None: no such patches
     seed: int
     parameters: int
+    flops: int | None = None  # of one image's forward pass, a multiplication and an addition counting as two; None: not known
     weights: str | None = None  # SHA-256 of network.safetensors
     evaluated_weights: str = "last"  # "last", "averaged" (ema), or "epoch 12": the best one, after early stopping
     batch_norm: str | None = None  # with several devices: "synchronised" or "each device's own"; None where there is none to tell apart
@@ -220,7 +244,9 @@ class RunRecord(Row):
     estimates: dict[str, EstimateModel]  # validation_accuracy, temperature; of teachers also train_accuracy, mean_confidence
     notes: list[str] = Field(default_factory=list)
     plugins: dict[str, str] = Field(default_factory=dict)  # "method/kd" -> source hash
-    timing: dict[str, float]  # seconds, seconds_per_epoch, images_per_second, teacher_cached (share of the answers)
+    timing: dict[str, float]
+    """seconds, seconds_per_epoch, images_per_second, teacher_cached (share of the answers), teacher_share (of the steps' seconds),
+    peak_memory_mb (of the process on a CPU, of torch's tensors on a GPU); what could not be measured is left out."""
     software: dict[str, str]
     hardware: dict[str, str]
 
@@ -229,16 +255,18 @@ class RunRecord(Row):
 
     @classmethod
     def load(cls, folder: Path) -> "RunRecord":
-        """Read a record; raises StudyError for one of another format."""
+        """Read a record; raises RunError for one that is damaged or of another format."""
         data = read_json(folder / "record.json")
+        if not isinstance(data, dict):
+            raise RunError(f"{folder / 'record.json'} is damaged: it holds no record. Delete that folder to make it again.")
         if data.get("format") != FORMAT:
-            raise StudyError(
+            raise RunError(
                 f"{folder / 'record.json'} has format {data.get('format')}, this version reads {FORMAT}: "
                 "use the version that wrote it, or another --out folder"
             )
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise StudyError(
+            raise RunError(
                 f"{folder / 'record.json'} is damaged: {error.errors()[0]['msg']}. Delete that folder to make it again."
             ) from error

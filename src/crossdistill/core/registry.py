@@ -179,6 +179,7 @@ def probe(
     block: int | None = None,
     tile: Callable[..., tuple[int, int]] | None = None,
     removes: tuple[str, ...] = (),
+    about: tuple[str, ...] = (),
     version: int = 1,
 ) -> Callable[[F], F]:
     """Mark a function `(images, labels, index, seed, *, levels) -> ProbeImages` as a probe.
@@ -195,11 +196,12 @@ def probe(
     longer show: a probe set leaves them out, unless the probe reports them anew. A probe with a `block` is given exactly that many
     images at a time, since its bytes may depend on their company; all others must not. `tile(size, level)` gives the (height,
     width) of the cells on which it works, where there is such a grid: a level whose cells are whole patches of a ViT is easier for
-    it by construction.
+    it by construction. `about` says of what its figures tell, for the questions that a study's page answers: any of "shape",
+    "texture", "locality", "permutation" and "noise", or a word of your own, which no question asks for.
     """
     facts = dict(
         isolates=isolates, quick=quick, full=full, draws=draws, null=null, core=core, control_of=control_of, block=block, tile=tile,
-        removes=removes,
+        removes=removes, about=about,
     )  # fmt: skip
     return _mark("probe", version, facts)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from crossdistill.core.errors import StudyError
+from crossdistill.core.errors import RunError, StudyError
 
 LOCK = ".lock"
 WAIT_SECONDS = 0.2  # between two looks at a lock that another process holds
@@ -87,11 +87,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; raises StudyError where its bytes are not JSON."""
+    """Read a JSON file; raises RunError where its bytes are not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:  # of the JSON, or of bytes that are no text
-        raise StudyError(f"{path} is damaged ({error}). Delete it, and the same command makes it again.") from error
+        raise RunError(f"{path} is damaged ({error}). Delete it, and the same command makes it again.") from error
 
 
 @contextlib.contextmanager
@@ -107,11 +107,11 @@ def locked(folder: Path, refusal: str, *, waiting: Callable[[str], object] | Non
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.close()
-            if waiting is None:
+            if waiting is None and told:
                 raise StudyError(refusal) from error
-            if not told:
+            if waiting is not None and not told:
                 waiting(f"waiting: {refusal}")
-            told = True
+            told = True  # without `waiting` it is tried once more: whoever only looks whether it is held does so for a moment
             time.sleep(WAIT_SECONDS)  # and not inside flock, which would keep Python from answering a signal
             continue
         if _stands_at(file, folder):

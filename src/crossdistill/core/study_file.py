@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from crossdistill.core import registry
 from crossdistill.core.config import ContrastConfig, ProbeConfig, StudyConfig
-from crossdistill.core.errors import CrossdistillError, SettingError
+from crossdistill.core.errors import CrossdistillError, SettingError, UnknownNameError, nearest
 from crossdistill.core.recipe import SHORTER, TrainingConfig, shortened
 
 
@@ -128,6 +128,8 @@ def _plugin_checks(study: StudyConfig) -> Iterator[tuple[tuple[Any, ...], Any]]:
     yield ("arms",), lambda: _check_shorter(study)
     for i, probe in enumerate(study.probes or ()):
         yield ("probes", i), lambda probe=probe: _check_probe(probe)
+    for name in study.wanted:
+        yield ("wanted", name), lambda name=name: _check_wanted(study, name)
 
 
 def _checked(validate: Callable[[], object]) -> None:
@@ -158,6 +160,18 @@ def _check_shorter(study: StudyConfig) -> None:
                 f"shorter_independents take 40, 60 and 80 % of the epochs, and of the {recipe.epochs} of '{student}' these are "
                 f"{', '.join(map(str, epochs))}: give 5 `epochs` or more, or leave the arm out"
             )
+
+
+def _check_wanted(study: StudyConfig, name: str) -> None:
+    """A probe of the study, or a figure: a metric's name, or one that begins with it, such as cue_choice_shape."""
+    metrics = registry.names("metric")
+    if name in study.probe_names or any(name == metric or name.startswith(f"{metric}_") for metric in metrics):
+        return
+    known = [*study.probe_names, *metrics]
+    raise UnknownNameError(
+        f"neither a probe of this study nor a figure is called '{name}'.{nearest(name, known)} "
+        f"Its probes: {', '.join(study.probe_names)}. Figures: {', '.join(metrics)}"
+    )
 
 
 def _check_probe(probe: ProbeConfig) -> None:

@@ -48,11 +48,12 @@ def load_splits(
 ) -> Splits:
     """Training, validation and test images of a source, decoded at the first call and memory-mapped from then on.
 
-    Validation (by default a tenth of `train_images`, or of all training images) is cut from the training images first; then
-    training and test are limited to the counts given. Every cut keeps the shares of the classes and depends on `seed` alone. A
-    source without a test split gives a fifth of its images, whatever the seed. `cue_conflict`, a folder of the published
-    texture-against-shape images, adds those whose classes are known here as the extra set "published_cue_conflict". `transfer`, a
-    source as on the command line, puts `transfer_images` (None: all) of its training images behind the training images, unlabelled.
+    Validation (by default a tenth of `train_images`, or of all training images) is cut from the training images first, unless the
+    source has a validation split; then training and test are limited to the counts given. Every cut keeps the shares of the classes
+    and depends on `seed` alone. A source without a test split gives a fifth of its images, whatever the seed. `cue_conflict`, a folder
+    of the published texture-against-shape images, adds those whose classes are known here as the extra set "published_cue_conflict".
+    `transfer`, a source as on the command line, puts `transfer_images` (None: all) of its training images behind the training images,
+    unlabelled.
     `progress(step, done, total)` is told of decoding.
 
     Raises UnknownNameError, SettingError and ImageError, with what to do.
@@ -66,7 +67,10 @@ def load_splits(
     if test is None:
         train, test = _cut(train, "test", max(1, len(train) // TEST_SHARE), 0)
     _require_labels(test, source)
-    train, validation = _cut(train, "validation", _validation_count(train_images, validation_images, len(train)), seed)
+    if "validation" in stored:
+        validation = _limited(stored.pop("validation"), validation_images, seed)
+    else:
+        train, validation = _cut(train, "validation", _validation_count(train_images, validation_images, len(train)), seed)
     if cue_conflict is not None:
         stored["published_cue_conflict"] = published_cue_conflict(cue_conflict, test.class_names, test.size)
     splits = Splits(_limited(train, train_images, seed), validation, _limited(test, test_images, seed), stored)

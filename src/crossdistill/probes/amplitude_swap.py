@@ -59,6 +59,7 @@ def swapped(images: np.ndarray, partners: np.ndarray, share: float) -> np.ndarra
         "Reliance on phase against amplitude: contours stay where they were while contrast, colour and the statistics of texture come "
         "from an image of another class. A high accuracy means that the answer follows the phase."
     ),
+    about=("shape", "texture"),
     quick=[{"share": 0.5}, {"share": 1.0}],
     full=[{"share": 0.25}, {"share": 0.5}, {"share": 0.75}, {"share": 1.0}],
     draws={"quick": 1, "full": 5},

@@ -62,6 +62,7 @@ Kind = Annotated[
         "Tolerance of one common corruption: the whole image suffers from noise, blur, weather or digital processing, at a published "
         "strength. A high accuracy means that this damage is tolerated; it says nothing about shape or texture."
     ),
+    about=("noise",),
     quick=[{"kind": kind, "severity": 3} for kind in ("gaussian_noise", "motion_blur", "elastic_transform")],
     full=full_levels,
     draws={"quick": 1, "full": 1},

@@ -127,6 +127,7 @@ class Partners:
         "Outline against texture: the outline of one object is filled with the texture of an object of another class, on a plain ground. "
         "A high accuracy means that the outline decides; shape_bias tells it from answers that name the texture."
     ),
+    about=("shape", "texture"),
     quick=PRESET,
     full=PRESET,
     draws={"quick": 1, "full": 5},

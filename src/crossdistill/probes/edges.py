@@ -126,6 +126,7 @@ def edge_maps(images: np.ndarray, sigma: float) -> np.ndarray:
         "the contours of coarse texture go with more smoothing only. A high accuracy means that outlines are enough. Average the two "
         "polarities: polarity alone moves networks."
     ),
+    about=("shape",),
     quick=quick_levels,
     full=full_levels,
     draws={"quick": 1, "full": 1},

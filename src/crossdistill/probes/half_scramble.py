@@ -28,6 +28,7 @@ def full_levels(size: tuple[int, int]) -> list[dict[str, Any]]:
         "The part of scramble that is not the coarsest layout: tiles change places only within the upper and within the lower half of "
         "the image. What a network loses from here to scramble is due to losing what stands above what."
     ),
+    about=("permutation",),
     quick=[{"grid": 4}, {"grid": 8}],
     full=full_levels,
     draws={"quick": 1, "full": 5},

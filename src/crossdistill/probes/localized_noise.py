@@ -19,6 +19,7 @@ from crossdistill.probes._noise import FULL, QUICK, noisy_squares
         "Tolerance of local damage: one square of the image is drowned in noise, the rest is untouched. A high accuracy means that "
         "the answer does not hang on any one region."
     ),
+    about=("locality", "noise"),
     quick=QUICK,
     full=FULL,
     draws={"quick": 1, "full": 5},

@@ -58,6 +58,7 @@ def tile(size: tuple[int, int], level: Mapping[str, Any]) -> tuple[int, int]:
         "Tolerance of missing parts: a share of the cells of a grid is painted black, here and there. A high accuracy means that the "
         "answer can be put together from what is left."
     ),
+    about=("locality",),
     quick=[{"share": 0.3}, {"share": 0.5}, {"share": 0.7}],
     full=[{"share": tenths / 10} for tenths in range(1, 10)],
     draws={"quick": 1, "full": 5},

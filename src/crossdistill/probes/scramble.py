@@ -17,6 +17,7 @@ from crossdistill.probes._tiles import centre_crop, checked_grid, full_levels, p
         "Independence of global layout: the image is cut into a grid of tiles that change places, so shapes larger than a tile are gone "
         "while local texture and colour stay. A high accuracy means that the global layout is not needed."
     ),
+    about=("permutation",),
     quick=[{"grid": 2}, {"grid": 4}],
     full=full_levels,
     draws={"quick": 1, "full": 5},

@@ -37,6 +37,7 @@ def painted(masks: np.ndarray, object_level: int, ground_level: int) -> np.ndarr
         "Sufficiency of the outline: the object is one flat colour on a plain ground, so texture, colour, inner edges and background are "
         "gone. A high accuracy means that the outline alone is enough."
     ),
+    about=("shape",),
     quick=POLARITIES,
     full=POLARITIES,
     draws={"quick": 1, "full": 1},

@@ -63,6 +63,7 @@ def noised_to_error(clean: np.ndarray, normal: np.ndarray, wanted: np.ndarray, s
         "Tolerance of noise that is nowhere in particular: as much squared error as in localized_noise, over the whole image. Where a "
         "network bears this worse or better than localized noise, it is the place of the damage that matters."
     ),
+    about=("noise",),
     quick=QUICK,
     full=FULL,
     draws={"quick": 1, "full": 5},

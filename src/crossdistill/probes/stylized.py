@@ -66,6 +66,7 @@ def styles_of_other_classes(labels: np.ndarray, style_labels: np.ndarray) -> np.
         "Sufficiency of shape: every image takes on the local texture and colours of a style picture, drawn for it from many, while its "
         "larger shapes stay. A high accuracy means that the image's own texture is not needed."
     ),
+    about=("shape", "texture"),
     quick=[{"alpha": 0.5}, {"alpha": 1.0}],
     full=[{"alpha": 0.25}, {"alpha": 0.5}, {"alpha": 1.0}],
     draws={"quick": 1, "full": 2},

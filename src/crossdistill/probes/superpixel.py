@@ -59,6 +59,7 @@ def mean_colours(image: np.ndarray, segments: np.ndarray) -> np.ndarray:
         "Sufficiency of coarse layout and colour: every superpixel is painted in its mean colour, so fine texture is gone while "
         "regions and their colours stay. A high accuracy means that fine local texture is not needed."
     ),
+    about=("texture", "locality"),
     quick=quick_levels,
     full=full_levels,
     draws={"quick": 1, "full": 1},

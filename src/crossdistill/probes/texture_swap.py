@@ -45,6 +45,7 @@ def mixed(images: np.ndarray, others: np.ndarray, share: float) -> np.ndarray:
         "Shape against texture, exactly: the same object in the same place and colour takes on the texture of another class. A high "
         "accuracy means that the shape decides; answers that name the new texture's class mean that the texture does."
     ),
+    about=("shape", "texture"),
     quick=[{"share": 0.5}, {"share": 1.0}],
     full=[{"share": 0.25}, {"share": 0.5}, {"share": 0.75}, {"share": 1.0}],
     draws={"quick": 1, "full": 5},

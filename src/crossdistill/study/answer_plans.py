@@ -16,6 +16,7 @@ import torch
 from crossdistill.core import registry
 from crossdistill.core.errors import SettingError
 from crossdistill.core.recipe import TrainingConfig
+from crossdistill.core.store import digest
 from crossdistill.core.types import ImageSet, Needs, Splits, Views
 from crossdistill.ops.modes import evaluating
 from crossdistill.ops.network import Network
@@ -46,6 +47,7 @@ class AnswerPlan:
     n_bytes: int = 0  # of all arrays of one teacher run
     live_forwards: int = 0  # images that the teacher is shown where it answers each batch itself
     cached_forwards: int = 0  # this student's share of storing the answers; the same as live where they are not stored
+    group: str = ""  # what the students that would read the same arrays have in common, as a digest
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,8 @@ def _group_plans(members: list[_Taught], networks: Mapping[str, Network], n_imag
         size = row_bytes(networks[training.teacher.network], taps, training.recipe.cache_dtype) * taught.rows
         share = round(taught.views * n_images * taught.rows * taught.epochs / asked) if cached else live
         required = training.recipe.cache == "required"
-        plans[training.label] = AnswerPlan(cached, why, True, required, taps, taught.views, size * taught.views * n_images, live, share)
+        n_bytes, group = size * taught.views * n_images, digest(taught.group)
+        plans[training.label] = AnswerPlan(cached, why, True, required, taps, taught.views, n_bytes, live, share, group)
     return plans
 
 

@@ -14,7 +14,7 @@ import torch
 from crossdistill.core import registry
 from crossdistill.core.config import StudyConfig
 from crossdistill.core.errors import CrossdistillError, SettingError
-from crossdistill.core.progress import Progress
+from crossdistill.core.progress import Progress, Stopwatch
 from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.store import digest, file_sha256, read_json, write_json
 from crossdistill.core.types import ImageSet
@@ -24,10 +24,12 @@ from crossdistill.ops.memory import keep_freed_memory
 from crossdistill.ops.modes import frozen
 from crossdistill.ops.network import Network
 from crossdistill.ops.taps import ATTENTION
+from crossdistill.study import timings
 from crossdistill.study.answer_plans import FREE_SHARE, free_bytes, has_own_views, scheme, teacher_rows, too_large
 from crossdistill.study.keys import model_source
 from crossdistill.study.networks import placed
 from crossdistill.study.plan import Training
+from crossdistill.study.splits import study_splits
 from crossdistill.study.workshop import Workshop
 from crossdistill.train.augment import Augmentation
 from crossdistill.train.batches import resident
@@ -76,6 +78,17 @@ def answers_of(shop: Workshop, training: Training, teacher: Network | None, taps
 
 def _live(shop: Workshop, training: Training, why: str) -> None:
     shop.progress.line(f"  {training.label}: the teacher answers each batch itself: {why}")
+
+
+def are_stored(shop: Workshop, training: Training, teacher: Network) -> bool:
+    """Whether all that a training would read of its teacher's answers is in the store, whole; False where the teacher is not trained.
+
+    `teacher` need not carry the weights that taught.
+    """
+    plan = shop.answers.get(training.label)
+    if plan is None or not plan.possible or training.teacher is None or not shop.weights(training.teacher).exists():
+        return False
+    return _Store.of(shop, training, teacher, None).arrays(plan.taps).is_complete
 
 
 @dataclass(frozen=True)
@@ -127,7 +140,10 @@ class _Store:
                 write_json(self.folder / "manifest.json", {"format": FORMAT, "row": "view * images + image", **self.facts})
         self._refuse_moved_bits(taps)
         arrays = self.arrays(taps)
+        watch, n_missing = Stopwatch(), min(len(arrays.missing()) * SHARD_ROWS, arrays.n_rows)
         make_whole(arrays, self.asker(taps), shop.progress, self.description, beside=self._helpers(arrays, taps))
+        if n_missing:
+            timings.note(shop.store, timings.answer_facts(shop, training, taps), rows_per_second=n_missing / max(watch.seconds, 1e-9))
         cached = CachedTeacher(self.arrays(own).opened(), len(shop.splits.train), shop.device)
         live = LiveTeacher(self.teacher, own, training.recipe.cache_dtype)
         shop.progress.line(f"  {training.label}: the teacher's answers are read from {self.folder}")
@@ -178,8 +194,6 @@ def helper(
     config: StudyConfig, training: Training, weights: Path, taps: Taps, folder: Path, shard_rows: int
 ) -> Callable[[], None]:  # fmt: skip
     """What a helping process does: fill shards of one store of answers until none is left."""
-    from crossdistill.study.execute import study_splits  # it imports, in the end, this module
-
     torch.set_num_threads(training.recipe.threads)
     keep_freed_memory()
     device = torch.device("cpu")

@@ -1,275 +1,187 @@
-"""What a study will do and cost, before it does it: trainings, image visits, forward passes of observation, seconds."""
+"""What a study will do and cost, before it does it: every task, what of it is done already, and how long the others will take."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import MethodConfig, StudyConfig
-from crossdistill.core.errors import CrossdistillError
-from crossdistill.core.progress import Progress, Stopwatch
-from crossdistill.core.recipe import TrainingConfig
-from crossdistill.core.records import CEILING
+from crossdistill.core.config import StudyConfig
+from crossdistill.core.progress import Progress
 from crossdistill.core.types import Splits, Views
-from crossdistill.models._build import build_network
-from crossdistill.ops.modes import evaluating
 from crossdistill.ops.network import Network
-from crossdistill.probes._build import Recipe, apply_probe, wanted_supplies
 from crossdistill.study.answer_plans import AnswerPlan, affordable, answer_plans, answers_json
-from crossdistill.study.encoders import MODEL, RECIPE, SETTINGS, encoder_file, encoder_visits
-from crossdistill.study.execute import fingerprint, study_splits, what_can_work
-from crossdistill.study.gates import RUN_SEED, students, trained_on, without_masks
+from crossdistill.study.answers import are_stored
+from crossdistill.study.encoders import encoder_visits
+from crossdistill.study.estimates import BEFORE, Estimator
+from crossdistill.study.execute import with_ceilings
+from crossdistill.study.folder import declared_contrasts, refuse_another_study
+from crossdistill.study.foreseen import foreseen_probe_sets
+from crossdistill.study.graph import FOUND, STAGES, Node, study_graph
+from crossdistill.study.keys import KeyMaker
 from crossdistill.study.networks import chosen_network, placed
-from crossdistill.study.plan import Plan, Training, WarmUpTask, make_plan
-from crossdistill.study.probes import probed_rows, study_recipe
-from crossdistill.study.workshop import finished
+from crossdistill.study.plan import Plan, Training, make_plan
+from crossdistill.study.possible import what_can_work
+from crossdistill.study.probes import probed_rows
+from crossdistill.study.reuse import changed_labels, refuse_no_folder, with_states
+from crossdistill.study.splits import fingerprint, study_splits
+from crossdistill.study.workshop import Workshop
 from crossdistill.train.objective import plugin_views
-from crossdistill.train.precision import autocast, resolved_precision
-from crossdistill.train.stored_arrays import in_bytes
 
-TRIAL_IMAGES, TRIALS = 64, 3
+NO_FOLDER = ".no-study"  # of a plan without --out: a folder that nobody makes
 
 
-def planned_cost(config: StudyConfig, *, store: Path, progress: Progress) -> dict[str, Any]:
-    """Every training with what it costs, those that the signal gate may ask for apart, and the observation of them all.
-
-    Seconds are an estimate: each network is timed on this machine's CPU, untrained, for forward and backward passes of 64 images
-    in its recipe's precision; the best of three counts.
-    """
-    splits = study_splits(config, progress)
-    plan = make_plan(config, fingerprint(splits), torch.device("cpu"))
-    names = dict.fromkeys(training.network for training in plan.trainings)
-    # Without published weights: a plan downloads nothing.
-    built = {name: placed(chosen_network(config.networks[name], splits.train, pretrained=False), torch.device("cpu")) for name in names}
-    plan = what_can_work(plan, splits, built, progress)
-    seconds = {name: _trial(network, config.recipe(name), splits) for name, network in built.items()}
-    rows = _encoder_cost(config, splits, store)
-    rows += [_warm_up_cost(task, splits, seconds, store) for task in plan.warm_ups]
-    answers = affordable(answer_plans(plan, built, splits), store)
-    rows += [_training_cost(training, splits, seconds, plan, store, answers) for training in plan.trainings]
-    forwards = observed_images(config, splits)
-    observation = {
-        "forwards_per_network": forwards,
-        "forwards": forwards * len(plan.trainings),
-        "seconds": round(sum(forwards * seconds[training.network][0] for training in plan.trainings), 1),
-    }
-    ceilings = _ceiling_costs(config, splits, seconds)
-    primary = [contrast.model_dump() for contrast in config.contrasts]
-    stored = [_answer_seconds(row, seconds[row["teacher"]][0]) for row in answers_json(plan, answers)]
-    return {
-        "name": config.name, "trainings": rows, "answers": stored, "ceilings": ceilings, "observation": observation, "primary": primary,
-    }  # fmt: skip
-
-
-def _answer_seconds(row: dict[str, Any], forward: float) -> dict[str, Any]:
-    """What an arm's teacher takes to answer, with each batch answered afresh and as planned, `forward` seconds an image."""
-    live, planned = (round(row[name] * forward, 1) for name in ("live_forwards", "cached_forwards"))
-    return {**row, "live_seconds": live, "seconds": planned, "seconds_saved": round(live - planned, 1)}
-
-
-def observed_images(config: StudyConfig, splits: Splits) -> int:
-    """Forward passes to observe one network: clean, the source's extra sets, every level and draw of every probe."""
-    recipes = [study_recipe(probe, config, splits.test.size) for probe in config.chosen_probes]
-    probed = sum(len(recipe.levels) * recipe.draws for recipe in recipes) * len(probed_rows(splits.test, config))
-    return len(splits.test) + sum(len(images) for images in splits.extra.values()) + probed
-
-
-def _trial(network: Network, recipe: TrainingConfig, splits: Splits) -> tuple[float, float]:
-    """(seconds of a forward pass, seconds of a training visit) an image."""
-    cpu = torch.device("cpu")
-    torch.set_num_threads(recipe.threads)
-    images = torch.from_numpy(splits.train.images[:TRIAL_IMAGES].copy())
-    with evaluating(network), torch.no_grad():
-        forward = _timed(lambda: network(images))
-    precision = resolved_precision(recipe.precision, cpu)
-    visit = _timed(lambda: _forward_and_backward(network, images, precision))
-    return forward / len(images), visit / len(images)
-
-
-def _forward_and_backward(network: Network, images: torch.Tensor, precision: str) -> None:
-    with autocast(precision, images.device):
-        logits = network(images).logits
-    logits.logsumexp(dim=1).mean().backward()
-
-
-def _timed(call: Any) -> float:
-    call()  # the first call also allocates
-    seconds = []
-    for _ in range(TRIALS):
-        watch = Stopwatch()
-        call()
-        seconds.append(watch.seconds)
-    return min(seconds)
-
-
-def _training_cost(
-    training: Training, splits: Splits, seconds: dict[str, tuple[float, float]], plan: Plan, store: Path, answers: Mapping[str, AnswerPlan]
+@torch.random.fork_rng(devices=[])  # networks are built and steps are tried: no generator of the caller moves
+def planned_cost(
+    config: StudyConfig, *, store: Path, progress: Progress, device: torch.device, out: Path | None = None
 ) -> dict[str, Any]:  # fmt: skip
-    student_views = _views(training.method, splits) if training.method else 1
-    trained = plan.config.networks[training.network].checkpoint is None
-    epochs, n_images = training.recipe.epochs if trained else 0, len(splits.train)
-    visits = epochs * n_images * student_views
-    taught = answers[training.label].cached_forwards * seconds[training.taught_by][0] if training.taught_by else 0.0
-    folder = store / "teachers" / training.run
-    done = training.arm == "teacher" and finished(folder, keeps_epochs=training.key in plan.keeps_epochs)
+    """Every task of a study as plain JSON, with its state and its seconds on this machine, one task at a time.
+
+    With `out`, what stands in that folder counts as done; without, only what studies share. Nothing is trained but trials, and nothing
+    is downloaded. Raises StudyError where `out` is no folder, holds no study, or another one.
+    """
+    if out is not None:
+        refuse_no_folder(out)
+        if out.exists():
+            refuse_another_study(out, config)
+    splits = study_splits(config, progress)
+    images = fingerprint(splits)
+    plan = make_plan(config, images, device)
+    built = _built(plan, splits, device)
+    plan = what_can_work(plan, splits, built, progress)
+    shop = Workshop(config, splits, out or store / NO_FOLDER, store, device, progress, probed_rows(splits.test, config))
+    shop.keeps_epochs = plan.keeps_epochs
+    shop.probe_sets = foreseen_probe_sets(config, splits, store)
+    shop.answers = _as_carried_out(shop, plan, built, answer_plans(plan, built, splits))
+    plan = with_ceilings(plan, shop, KeyMaker(config, images, device))
+    contrasts = declared_contrasts(out, config) if out else config.contrasts
+    estimator = Estimator(shop, plan)
+    graph = [estimator.estimated(node) for node in with_states(study_graph(plan, shop, images, contrasts), plan, shop, built)]
+    if out:
+        changed = changed_labels(graph, out)
+        again = {node.key for node in graph if node.label in changed and node.state not in FOUND}
+        graph = [replace(node, note="made again: a setting was changed") if node.key in again else node for node in graph]
     return {
-        "label": training.label,
-        "run": training.run,
-        "done": done,
-        "image_visits": visits,
-        "seconds": 0.0 if done else round(visits * seconds[training.network][1] + taught, 1),
+        "name": config.name,
+        "device": str(device),
+        "trainings": _training_rows(graph, estimator),
+        "answers": [_answer_seconds(row, graph, estimator) for row in answers_json(plan, shop.answers)],
+        "ceilings": _ceiling_rows(graph, estimator),
+        "observation": _observation(graph, shop, plan),
+        "primary": [contrast.model_dump() for contrast in contrasts],
+        "graph": [{**asdict(node), "reads": list(node.reads)} for node in graph],
+        **totals(graph),
     }
 
 
-def _encoder_cost(config: StudyConfig, splits: Splits, store: Path) -> list[dict[str, Any]]:
-    """The training of the encoder that a probe is given where the study file names none."""
-    waiting = (probe for probe in config.chosen_probes if "encoder" in registry.get("probe", probe.name).inputs)
-    if not any(probe.encoder is None for probe in waiting):
-        return []
-    file, visits = encoder_file(splits, store), encoder_visits(splits)
-    untrained = placed(build_network(MODEL, splits.train.n_classes, splits.train.size, settings=SETTINGS), torch.device("cpu"))
-    spent = 0.0 if file.exists() else round(visits * _trial(untrained, RECIPE, splits)[1], 1)
-    return [{"label": "encoder for probes", "run": file.parent.name, "done": file.exists(), "image_visits": visits, "seconds": spent}]
+def totals(graph: Iterable[Node]) -> dict[str, Any]:
+    """Tasks and seconds of each stage and of all, done one after the other (`jobs`: 1); what is only perhaps needed is summed apart."""
+    graph, stages = list(graph), []
+    for kind in STAGES:
+        if nodes := [node for node in graph if node.kind == kind]:
+            counts = {state.replace(" ", "_"): sum(node.state == state for node in nodes) for state in ("done", "in store", "left")}
+            stages.append({"stage": STAGES[kind], "tasks": len(nodes), **counts, **_sums(nodes)})
+    return {"stages": stages, "total": {"jobs": 1, **_sums(graph)}}
 
 
-def _ceiling_costs(config: StudyConfig, splits: Splits, seconds: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:
-    """What the signal gate may cost: the trainings of `possible_ceilings`, all of them."""
-    if config.signal_gate == "off":
-        return []
-    left_out = without_masks(config, splits)
-    recipes = [study_recipe(probe, config, splits.test.size) for probe in config.chosen_probes if probe.name not in left_out]
-    levels = {found.plugin.name: trained_on(found.level_names, _sizes(found, splits)) for found in recipes}
+def _sums(nodes: Iterable[Node]) -> dict[str, Any]:
+    nodes = list(nodes)
+    perhaps = [node for node in nodes if node.state == "only if needed"]
+    left = [node for node in nodes if node.state == "left"]
+    return {
+        "only_if_needed": len(perhaps),
+        "seconds": round(sum(node.seconds or 0.0 for node in left), 1),
+        "seconds_if_needed": round(sum(node.seconds or 0.0 for node in perhaps), 1),
+        "unknown": sum(node.seconds is None for node in (*left, *perhaps)),
+        "measured": sorted({node.basis.partition(":")[0] for node in left if node.seconds and node.basis.startswith((BEFORE, "trial"))}),
+    }
+
+
+def _built(plan: Plan, splits: Splits, device: torch.device) -> dict[str, Network]:
+    """Every network of the plan, without published weights: a plan downloads nothing."""
+    names = dict.fromkeys(training.network for training in plan.trainings)
+    return {name: placed(chosen_network(plan.config.networks[name], splits.train, pretrained=False), device) for name in names}
+
+
+def _as_carried_out(
+    shop: Workshop, plan: Plan, built: Mapping[str, Network], planned: Mapping[str, AnswerPlan]
+) -> dict[str, AnswerPlan]:  # fmt: skip
+    """The plans as they would be carried out now: what is in the store already is read, however full the disk is."""
+    shop.answers = planned
+    found = affordable(planned, shop.store)
+    for training in plan.students:
+        answers = planned.get(training.label)
+        if answers and training.teacher and training.recipe.cache != "off" and are_stored(shop, training, built[training.teacher.network]):
+            found[training.label] = replace(answers, cached=True, cached_forwards=0, why=f"they are in the store; {answers.why}")
+    return found
+
+
+def _training_rows(graph: Iterable[Node], estimator: Estimator) -> list[dict[str, Any]]:
+    """A row for every encoder, warm-up, teacher and student."""
+    plan, splits = estimator.plan, estimator.shop.splits
+    trainings = {training.run: training for training in plan.trainings}
     rows = []
-    for student in students(config):
-        recipe = config.recipe(student)
-        visits = recipe.epochs * len(splits.train)
-        cost = {"image_visits": visits, "seconds": round(visits * seconds[student][1], 1)}
-        for probe, trained in levels.items():
-            for level in trained:
-                training = Training(CEILING, student, RUN_SEED, recipe, key="", probe=probe, level=level)
-                rows.append({"label": training.label, "probe": probe, "student": student, "level": level, **cost})
+    for node in graph:
+        if node.kind in ("teacher", "student"):
+            training = trainings[node.run]
+            visits = estimator.epochs(training) * len(splits.train) * _student_rows(training, splits)
+        elif node.kind == "warm_up":
+            task = estimator.warm_ups[node.key]
+            views = registry.get("method", task.method).facts["warm_up"].views
+            visits = task.recipe.epochs * len(splits.train) * _view_rows(views, splits)
+        elif node.kind == "encoder":
+            visits = encoder_visits(splits)
+        else:
+            continue
+        done = node.state in FOUND
+        about = {"seconds": node.seconds, "state": node.state, "basis": node.basis, "note": node.note}
+        rows.append({"label": node.label, "run": node.run or node.key, "done": done, "image_visits": visits, **about})
     return rows
 
 
-def _sizes(recipe: Recipe, splits: Splits) -> list[tuple[int, int]]:
-    """(height, width) of a probe's images at each level, from one image; the clean size where it must be given more than images."""
-    if wanted_supplies(recipe.plugin):
-        return [splits.test.size] * len(recipe.levels)
-    try:
-        shown = [apply_probe(recipe.plugin, level, splits.test, np.arange(1), 0, {}).images.shape for level in recipe.levels]
-    except CrossdistillError:  # what these images do not allow is told when the study is run
-        return [splits.test.size] * len(recipe.levels)
-    return [(height, width) for _, _, height, width in shown]
+def _answer_seconds(row: dict[str, Any], graph: Iterable[Node], estimator: Estimator) -> dict[str, Any]:
+    """What an arm's teacher takes to answer, with each batch answered afresh and as planned; nothing where no student of it is left."""
+    readers = {training.run: training for training in estimator.plan.students if training.subject == row["arm"]}
+    left = [readers[node.run] for node in graph if node.kind == "student" and node.run in readers and node.state not in FOUND]
+    speed, basis = estimator.answering(left[0]) if left else (math.inf, "")
+    live, planned = (round(row[name] / speed, 1) if speed else None for name in ("live_forwards", "cached_forwards"))
+    saved = None if live is None or planned is None else round(live - planned, 1)
+    return {**row, "left": len(left), "live_seconds": live, "seconds": planned, "seconds_saved": saved, "basis": basis}
 
 
-def _views(method: MethodConfig, splits: Splits) -> int:
-    """How many rows the student sees of each image."""
-    plugin = registry.get("method", method.name)
-    return _rows(plugin_views(plugin, plugin.parse(method.settings)), splits)
+def _ceiling_rows(graph: Iterable[Node], estimator: Estimator) -> list[dict[str, Any]]:
+    """What the signal gate may cost: its trainings, all of them."""
+    by_run = {node.run: node for node in graph if node.kind == "ceiling"}
+    return [_ceiling_row(ceiling, by_run[ceiling.run], estimator) for ceiling in estimator.plan.ceilings]
 
 
-def _rows(expand: Views | None, splits: Splits) -> int:
+def _ceiling_row(ceiling: Training, node: Node, estimator: Estimator) -> dict[str, Any]:
+    where = {"label": ceiling.label, "probe": ceiling.probe, "student": ceiling.network, "level": ceiling.level}
+    visits = ceiling.recipe.epochs * len(estimator.shop.splits.train)
+    return {**where, "state": node.state, "image_visits": visits, "seconds": node.seconds, "basis": node.basis}
+
+
+def _observation(graph: Iterable[Node], shop: Workshop, plan: Plan) -> dict[str, Any]:
+    """Forward passes of all networks on all test sets, and the seconds of those that are left."""
+    forwards = sum(shop.images_shown.values())
+    left = [node for node in graph if node.kind == "observation" and node.state == "left"]
+    seconds = round(sum(node.seconds or 0.0 for node in left), 1)
+    return {"forwards_per_network": forwards, "forwards": forwards * len(plan.trainings), "seconds": seconds}
+
+
+def _student_rows(training: Training, splits: Splits) -> int:
+    """How many rows a student sees of each image."""
+    if training.method is None:
+        return 1
+    plugin = registry.get("method", training.method.name)
+    return _view_rows(plugin_views(plugin, plugin.parse(training.method.settings)), splits)
+
+
+def _view_rows(expand: Views | None, splits: Splits) -> int:
+    """How many rows a method's views make of each image."""
     if expand is None:
         return 1
     return len(expand(torch.from_numpy(splits.train.images[:1].copy()), torch.zeros(1, dtype=torch.int64))[0])
-
-
-def _warm_up_cost(task: WarmUpTask, splits: Splits, seconds: dict[str, tuple[float, float]], store: Path) -> dict[str, Any]:
-    done = (store / "warm_ups" / task.run / "record.json").exists()
-    warm_up = registry.get("method", task.method).facts["warm_up"]
-    visits = task.recipe.epochs * len(splits.train) * _rows(warm_up.views, splits)
-    spent = 0.0 if done else round(visits * seconds[task.teacher.network][0], 1)
-    return {"label": task.label, "run": task.run, "done": done, "image_visits": visits, "seconds": spent}
-
-
-def show_cost(cost: dict[str, Any]) -> None:
-    """Print a plan for people."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("training", "image visits", "about", box=None, pad_edge=False)
-    for row in cost["trainings"]:
-        table.add_row(Text(row["label"]), f"{row['image_visits']:,}", "done" if row["done"] else _duration(row["seconds"]))
-    console = Console()
-    console.print(table)
-    for row in _said_alike(cost["answers"]):
-        console.print(Text(_answers_in_words(row)))
-    seen = cost["observation"]
-    console.print(
-        f"observation: {seen['forwards']:,} forward passes ({seen['forwards_per_network']:,} a network), about {_duration(seen['seconds'])}"
-    )
-    if ceilings := cost["ceilings"]:
-        console.print(
-            f"signal gate: up to {len(ceilings)} more trainings, about {_duration(sum(row['seconds'] for row in ceilings))} if all were "
-            "needed; each is run only where no network of the study shows that its probe can be read. Showing the training images "
-            "through the probes comes on top and is not counted."
-        )
-        for probe in dict.fromkeys(row["probe"] for row in ceilings):
-            console.print(Text(f"  {_ceilings_in_words([row for row in ceilings if row['probe'] == probe])}"))
-    total = sum(row["seconds"] for row in cost["trainings"]) + seen["seconds"]
-    console.print(f"in all about {_duration(total)} on this machine's CPU, estimated from passes of {TRIAL_IMAGES} images a network")
-
-
-def _said_alike(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for all arms of a pair of which the same is to be said, their costs summed.
-
-    >>> row = {"cached": True, "why": "it pays", "n_bytes": 1, "live_forwards": 2, "cached_forwards": 1, "live_seconds": 2.0}
-    >>> rows = [{**row, "arm": f"{method}: vit -> cnn", "seconds_saved": 1.0} for method in ("kd", "crd")]
-    >>> [(row["arm"], row["live_forwards"]) for row in _said_alike(rows)]
-    [('kd, crd: vit -> cnn', 4)]
-    """
-    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        pair = row["arm"].partition(": ")[2]
-        alike.setdefault((pair, row["cached"], row["why"], row["n_bytes"]), []).append(row)
-    costs = ("live_forwards", "cached_forwards", "live_seconds", "seconds_saved")
-    return [
-        {**same[0], "arm": f"{', '.join(row['arm'].partition(': ')[0] for row in same)}: {pair}"}
-        | {name: sum(row[name] for row in same) for name in costs}
-        for (pair, *_), same in alike.items()
-    ]
-
-
-def _answers_in_words(row: dict[str, Any]) -> str:
-    """What is planned for the teacher's answers to one arm, and what it costs or saves.
-
-    >>> row = {"arm": "kd: vit -> cnn", "n_bytes": 4e6, "live_forwards": 5000, "cached_forwards": 800, "live_seconds": 50.0}
-    >>> _answers_in_words({**row, "cached": True, "why": "16 views of each image", "seconds_saved": 42.0})
-    "teacher's answers, kd: vit -> cnn: stored (16 views of each image; 4.0 MB a teacher): 800 forward passes for 5,000, saves about 42 s"
-    """
-    who = f"teacher's answers, {row['arm']}"
-    if not row["cached"]:
-        return f"{who}: afresh ({row['why']}): {row['live_forwards']:,} forward passes, about {_duration(row['live_seconds'])}"
-    return (
-        f"{who}: stored ({row['why']}; {in_bytes(row['n_bytes'])} a teacher): {row['cached_forwards']:,} forward passes for "
-        f"{row['live_forwards']:,}, saves about {_duration(row['seconds_saved'])}"
-    )
-
-
-def _ceilings_in_words(rows: list[dict[str, Any]]) -> str:
-    """The ceilings that one probe may need.
-
-    >>> _ceilings_in_words([{"probe": "hue", "student": "cnn", "level": level} for level in (None, "a", "b")])
-    'hue: cnn on all levels at once; then on each of 2 levels alone'
-    """
-    names = ", ".join(dict.fromkeys(row["student"] for row in rows))
-    alone = len(dict.fromkeys(row["level"] for row in rows if row["level"] is not None))
-    if not alone:
-        return f"{rows[0]['probe']}: {names}"
-    together = any(row["level"] is None for row in rows)
-    return f"{rows[0]['probe']}: {names} {'on all levels at once; then ' if together else ''}on each of {alone} levels alone"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds in the unit that reads best.
-
-    >>> _duration(42.0), _duration(600.0), _duration(9000.0)
-    ('42 s', '10 min', '2.5 h')
-    """
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

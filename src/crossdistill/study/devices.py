@@ -124,8 +124,8 @@ def _take_part(shop: Workshop, call: Call) -> None:
 
 def _workshop(config: StudyConfig, out: Path, store: Path, device: torch.device) -> Workshop:
     """What rank 0 has, from the images that it decoded."""
-    from crossdistill.study.execute import study_splits
     from crossdistill.study.probes import probed_rows
+    from crossdistill.study.splits import study_splits
 
     quiet = Progress(quiet=True)
     splits = study_splits(config, quiet)

@@ -10,7 +10,11 @@ from crossdistill.core.store import cache_folder
 from crossdistill.study.environment import hardware, software
 from crossdistill.train.precision import resolved_precision
 
-EXTRAS = {"hf": ("transformers", "datasets")}
+EXTRAS = {
+    "hf": ("transformers", "datasets"), "opencv": ("cv2",), "corruptions": ("imagecorruptions",), "ray": ("ray",),
+    "tensorboard": ("tensorboard",), "onnx": ("onnx", "onnxscript", "onnxruntime"),
+}  # fmt: skip
+"""Each extra with the modules that it brings."""
 
 
 def diagnosis() -> dict[str, str]:
@@ -20,7 +24,7 @@ def diagnosis() -> dict[str, str]:
     facts = {**software(), **hardware(device), "torch threads": str(torch.get_num_threads())}
     facts["precision auto"] = resolved_precision("auto", device)
     facts["cache folder"] = f"{cache} ({_megabytes(cache):,.0f} MB used, {_free(cache):,.0f} GB free)"
-    for extra, modules in EXTRAS.items():
+    for extra, modules in EXTRAS.items():  # none is imported: that would take seconds
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         facts[f"extra {extra}"] = f"missing {', '.join(missing)}: pip install 'crossdistill[{extra}]'" if missing else "installed"
     return facts

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from crossdistill.core.errors import ImageError, SettingError
-from crossdistill.core.progress import Progress
+from crossdistill.core.progress import Progress, Stopwatch
 from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.seeds import torch_seed
 from crossdistill.core.store import digest, locked
@@ -110,10 +110,17 @@ def trained_encoder(splits: Splits, *, store: Path, device: torch.device | None 
         progress = progress or Progress(quiet=True)
         with locked(folder, f"another process is training the encoder {folder}", waiting=progress.line):
             if not file.exists():
-                validation = _some(splits.validation, VALIDATION_IMAGES)
+                validation, watch = _some(splits.validation, VALIDATION_IMAGES), Stopwatch()
                 _train(train, validation, _taught_size(train.size), folder, device or torch.device("cpu"), progress)
+                _note(train, store, device or torch.device("cpu"), watch.seconds)
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return file
+
+
+def _note(train: ImageSet, store: Path, device: torch.device, seconds: float) -> None:
+    from crossdistill.study.timings import encoder_facts, note  # which imports this module in the end
+
+    note(store, encoder_facts(train.size, train.n_classes, device), images_per_second=RECIPE.epochs * len(train) / max(seconds, 1e-9))
 
 
 def encoder_file(splits: Splits, store: Path) -> Path:
@@ -135,6 +142,11 @@ def _file(train: ImageSet, store: Path) -> Path:
 def encoder_visits(splits: Splits) -> int:
     """The image visits of its training."""
     return RECIPE.epochs * len(_taught(splits))
+
+
+def trained_images(splits: Splits) -> ImageSet:
+    """The images on which it is trained."""
+    return _taught(splits)
 
 
 def _taught(splits: Splits) -> ImageSet:

@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from crossdistill.compare import ObservedRun
+from crossdistill.core.config import ImagesConfig
 from crossdistill.core.errors import SettingError
 from crossdistill.core.progress import Progress
 from crossdistill.core.records import EstimateModel, RunRecord
 from crossdistill.core.store import locked
-from crossdistill.core.types import ImageSet
+from crossdistill.core.types import ImageSet, Splits
 from crossdistill.images._splits import load_splits, parse_source
 from crossdistill.models._build import build_network, load_network
 from crossdistill.observe import observe
@@ -24,33 +26,33 @@ from crossdistill.study.temperature import temperature
 
 
 def evaluate_networks(
-    networks: Sequence[str], images: str, *, out: Path, probes: str | None, given: Mapping[str, str | None] = {}, preset: str,
-    store: Path, device: torch.device, progress: Progress,
+    networks: Sequence[str], images: str | Mapping[str, Any], *, out: Path, probes: str | None, given: Mapping[str, str | None] = {},
+    preset: str, store: Path, device: torch.device, progress: Progress, names: Sequence[str] | None = None,
 ) -> Evaluated:  # fmt: skip
     """Observe each network on the test images, the source's extra sets and the probes; writes results.parquet and pairs.parquet.
 
     Temperatures are fitted on the validation images, which are cut from the source's training images: that of a network which was
     trained on these comes out too low. A network is a .safetensors file, a run's folder, or a model's name (its published weights).
     Raises SettingError where it tells another number of classes apart than the images have, or is named twice. `probes` are names
-    separated by commas, or `all` (None: the core probes); `given` the arguments masks, encoder and styles of `supplies_for`.
+    separated by commas, or `all` (None: the core probes); `given` the arguments masks, encoder and styles of `supplies_for`; `images`
+    may also be what stands in a study file; `names` are what the tables call the networks (None: what their files are called).
     """
-    names = chosen_probes(probes)
-    refuse_unused(names, given)
+    probe_names = chosen_probes(probes)
+    refuse_unused(probe_names, given)
     _refuse_twins(networks)
     with locked(out, f"another crossdistill is writing to {out}: wait for it, or choose another --out folder"):
         return _evaluate(
-            networks, images, out=out, probes=names, lenient=probes == ALL, given=given, preset=preset, store=store, device=device,
-            progress=progress,
+            networks, images, out=out, probes=probe_names, lenient=probes == ALL, given=given, preset=preset, store=store,
+            device=device, progress=progress, names=names,
         )  # fmt: skip
 
 
 def _evaluate(
-    networks: Sequence[str], images: str, *, out: Path, probes: Sequence[str], lenient: bool, given: Mapping[str, str | None], preset: str,
-    store: Path, device: torch.device, progress: Progress,
+    networks: Sequence[str], images: str | Mapping[str, Any], *, out: Path, probes: Sequence[str], lenient: bool,
+    given: Mapping[str, str | None], preset: str, store: Path, device: torch.device, progress: Progress, names: Sequence[str] | None,
 ) -> Evaluated:  # fmt: skip
-    source, settings = parse_source(images)
-    splits = load_splits(source, settings)
-    names = [Path(text).stem for text in networks]
+    splits = _splits(images)
+    names = names or [Path(text).stem for text in networks]
     if len(set(names)) < len(names):
         names = list(networks)
     loaded = [(name, _network(text, splits.test).to(device)) for name, text in zip(names, networks, strict=True)]
@@ -67,6 +69,14 @@ def _evaluate(
         record, rows = _record(name_of_network, network, device, fitted), np.arange(len(splits.test))
         runs.append(ObservedRun(record, answers, rows, measured_of(network, splits.test, device=device)))
     return evaluated(runs, out)
+
+
+def _splits(images: str | Mapping[str, Any]) -> Splits:
+    if isinstance(images, str):
+        return load_splits(*parse_source(images))
+    chosen = ImagesConfig.model_validate(images)
+    counts = {name: getattr(chosen, name) for name in ("train_images", "validation_images", "test_images")}
+    return load_splits(chosen.source, chosen.settings, **counts, cue_conflict=chosen.cue_conflict)
 
 
 def _refuse_twins(networks: Sequence[str]) -> None:

@@ -1,7 +1,9 @@
 """The study folder: claimed by one driver, for one study."""
 
 import contextlib
+import socket
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,21 @@ from crossdistill.core.errors import StudyError
 from crossdistill.core.store import locked, read_json, write_json, write_text
 
 STUDY_FILE, PLAN_FILE, FAILURES_FILE = "study.yaml", "plan.json", "failures.json"
+DRIVER_FILE = ".driver.json"  # hidden: it says where a study was run, and nothing of its results
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The process that ran a study last: on which machine, with which store, and by which executor."""
+
+    host: str
+    store: Path
+    executor: str
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it ran on this machine."""
+        return self.host == socket.gethostname()
 
 
 @contextlib.contextmanager
@@ -22,11 +39,11 @@ def claimed(folder: Path, config: StudyConfig) -> Iterator[None]:
         f"`crossdistill study status {folder}` shows how far it is."
     )
     with locked(folder, refusal):
-        _refuse_another_study(folder, config)
+        refuse_another_study(folder, config)
         yield
 
 
-def _refuse_another_study(folder: Path, config: StudyConfig) -> None:
+def refuse_another_study(folder: Path, config: StudyConfig) -> None:
     """A folder belongs to a study's name and images; seeds, probes, methods and settings may be added to it."""
     path = folder / STUDY_FILE
     if path.exists():
@@ -83,6 +100,20 @@ def read_failures(folder: Path) -> dict[str, str]:
 def write_failures(folder: Path, failures: Mapping[str, str]) -> None:
     """Write down what failed, for the page and for `study status`."""
     write_json(folder / FAILURES_FILE, [{"task": label, "message": reason} for label, reason in failures.items()])
+
+
+def write_driver(folder: Path, store: Path, executor: str) -> None:
+    """Note that a process of this machine runs the study with this store, for `study status`."""
+    write_json(folder / DRIVER_FILE, {"host": socket.gethostname(), "store": str(store.absolute()), "executor": executor})
+
+
+def read_driver(folder: Path) -> Driver | None:
+    """Who ran the study last; None where that was not noted."""
+    path = folder / DRIVER_FILE
+    if not path.exists():
+        return None
+    noted = read_json(path)
+    return Driver(noted["host"], Path(noted["store"]), noted.get("executor", "local"))
 
 
 def resolved(config: StudyConfig) -> dict[str, Any]:

@@ -1,30 +1,30 @@
-"""How the trainings of a study are carried out: one after the other in this process, or several side by side in worker processes.
+"""How the trainings of a study are carried out: one after the other in this process, or several side by side elsewhere.
 
 Who carries a training out changes no byte of it: every worker holds the same study open, and thread counts come from the recipe.
 """
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-from crossdistill.core.errors import CrossdistillError, StudyError
-from crossdistill.core.progress import Progress
+import torch
+
+from crossdistill.core.errors import CrossdistillError
 from crossdistill.core.records import RunRecord
 from crossdistill.core.workers import WorkerEnded, Workers
+from crossdistill.study.observing import nothing_left
 from crossdistill.study.plan import Plan, Training
-from crossdistill.study.tasks import nothing_left, observe_run, train
+from crossdistill.study.workers import LabelledProgress, attempted, failure, open_study, sent
 from crossdistill.study.workshop import Workshop
-from crossdistill.train.memory import free_garbage
-from crossdistill.train.precision import settle_kernels
 from crossdistill.train.signals import stop_requests
 
 PATIENCE_S = 10.0  # in which a worker may finish its step and save its state
 LOOK_S = 0.2  # between two looks at whether a stop was requested
-_NOTHING: Any = None
 
 
 class Schedule(Protocol):
@@ -47,26 +47,62 @@ class Schedule(Protocol):
         ...
 
 
+class Pool(Protocol):
+    """Carries trainings out somewhere else."""
+
+    def submit(self, training: Training, /) -> Future[None]:
+        """A future that runs once the training is at work; its error is the training's, or WorkerEnded."""
+        ...
+
+
 CarryOut = Callable[[Schedule], None]
 """Carries out a whole schedule. A StudyError ends it: the folder is in use, full or read-only, and no other training would do better."""
 
 
-@contextlib.contextmanager
-def carrying_out(shop: Workshop, plan: Plan, images: str, jobs: int) -> Iterator[CarryOut]:
-    """Carries out schedules of this study with `jobs` trainings at once; `images` is the fingerprint of what all of them read.
+class Executor(Protocol):
+    """Where the trainings of a study are carried out. It places them, and changes no byte of them."""
 
-    Worker processes start when they are first needed.
-    """
-    if jobs == 1:
-        yield partial(one_after_the_other, shop)
-        return
-    recipes = [training.recipe for training in (*plan.trainings, *plan.ceilings)]
-    threads, cores = max(recipe.threads for recipe in recipes), os.cpu_count() or 1
-    if shop.device.type == "cpu" and (warning := too_many(jobs, threads, cores)):
-        shop.progress.line(warning)
-    sent = replace(shop, splits=_NOTHING, progress=LabelledProgress(quiet=shop.progress.quiet))
-    with Workers(jobs, open_study, sent, images, threads=None, on_demand=True, patience_s=PATIENCE_S) as workers:
-        yield partial(side_by_side, shop, workers, jobs)
+    @property
+    def name(self) -> str: ...
+
+    def ready(self) -> AbstractContextManager[None]:
+        """The block in which it can be used; before anything else is done, so that what cannot be is said at once."""
+        ...
+
+    def room(self, plan: Plan, device: torch.device) -> int:
+        """How many trainings it has room for at once. Raises SettingError where it never has room for one of them."""
+        ...
+
+    def carrying_out(self, shop: Workshop, plan: Plan, images: str) -> AbstractContextManager[CarryOut]:
+        """The block in which it carries out schedules of this study; `images` is the fingerprint of what all trainings read."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalProcesses:
+    """This process, or `jobs` worker processes of this machine, which start when they are first needed."""
+
+    jobs: int
+    name = "local"
+
+    def ready(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def room(self, plan: Plan, device: torch.device) -> int:
+        return self.jobs
+
+    @contextlib.contextmanager
+    def carrying_out(self, shop: Workshop, plan: Plan, images: str) -> Iterator[CarryOut]:
+        if self.jobs == 1:
+            yield partial(one_after_the_other, shop)
+            return
+        recipes = [training.recipe for training in (*plan.trainings, *plan.ceilings)]
+        threads, cores = max(recipe.threads for recipe in recipes), os.cpu_count() or 1
+        if shop.device.type == "cpu" and (warning := too_many(self.jobs, threads, cores)):
+            shop.progress.line(warning)
+        study = sent(shop, LabelledProgress(quiet=shop.progress.quiet or shop.progress.viewed))
+        with Workers(self.jobs, open_study, study, images, threads=None, on_demand=True, patience_s=PATIENCE_S) as workers:
+            yield partial(side_by_side, shop, workers, self.jobs)
 
 
 def too_many(jobs: int, threads: int, cores: int) -> str | None:
@@ -93,17 +129,24 @@ def one_after_the_other(shop: Workshop, schedule: Schedule) -> None:
             shop.progress.line(f"  failed: {error}")
 
 
-def side_by_side(shop: Workshop, workers: Workers, jobs: int, schedule: Schedule) -> None:
-    """Give every idle worker the next training that can start; what is done already is only looked at, here.
+def side_by_side(shop: Workshop, pool: Pool, jobs: float, schedule: Schedule, look: Callable[[], Iterable[str]] = tuple) -> None:
+    """Give the pool the trainings that can start, at most `jobs` of them at once; what is done already is only looked at, here.
 
     A training whose worker process ends is tried once more, from its checkpoint, in a new one. Raises KeyboardInterrupt on Ctrl-C and
-    SIGTERM; it is for the caller to let the workers save their state.
+    SIGTERM; it is for the caller to let the workers save their state. `look` gives lines that workers wrote, where these do not do so
+    themselves: it is called several times a second, and whenever a training has ended.
     """
     running: dict[Future[None], Training] = {}
+    quiet: dict[Future[None], Training] = {}  # those that are not announced: where workers are few, a training waits for one
     tried_again: set[str] = set()
 
-    def start(training: Training) -> None:
-        running[workers.submit(training)] = training
+    def ended(training: Training, how: WorkerEnded) -> None:
+        if training.label in tried_again:
+            _settle(shop, schedule, training, _given_up(how))
+            return
+        shop.progress.line(f"{training.label}: its process has ended ({_words(how)}) and is started once more")
+        tried_again.add(training.label)
+        running[pool.submit(training)] = training
 
     with stop_requests() as stop:
         while True:
@@ -112,54 +155,34 @@ def side_by_side(shop: Workshop, workers: Workers, jobs: int, schedule: Schedule
                     error = error or attempted(shop, training)
                     _settle(shop, schedule, training, error)
                 else:
-                    shop.progress.line(schedule.announced(training))
-                    start(training)
+                    future = pool.submit(training)
+                    running[future] = quiet[future] = training
             if not running:
                 return
-            for future in wait(running, timeout=LOOK_S, return_when=FIRST_COMPLETED).done:
+            done = wait(running, timeout=LOOK_S, return_when=FIRST_COMPLETED).done
+            lines = look()
+            for future in [future for future in quiet if future.running() or future.done()]:
+                shop.progress.line(schedule.announced(quiet.pop(future)))
+            for line in lines:
+                shop.progress.line(line)
+            for future in done:
                 training = running.pop(future)
                 try:
-                    _settle(shop, schedule, training, _failure(future.result))
-                except WorkerEnded as ended:
-                    if training.label in tried_again:
-                        _settle(shop, schedule, training, _given_up(ended))
-                    else:
-                        shop.progress.line(f"{training.label}: its process has ended (exit code {ended.code}) and is started once more")
-                        tried_again.add(training.label)
-                        start(training)
+                    _settle(shop, schedule, training, failure(future.result))
+                except WorkerEnded as how:
+                    ended(training, how)
             if stop.is_set():
                 shop.progress.line("stopping: what is being trained is saved after its step; another Ctrl-C stops at once")
                 raise KeyboardInterrupt
 
 
-def train_and_observe(shop: Workshop, training: Training) -> None:
-    """Both tasks of a training; what is done of them is not done again."""
-    train(shop, training)
-    observe_run(shop, training)
-
-
-def attempted(shop: Workshop, training: Training) -> CrossdistillError | None:
-    """Train and observe; gives what went wrong, where that fails this training alone, and keeps nothing else of it in memory."""
-    error = _failure(partial(train_and_observe, shop, training))
-    if error:
-        free_garbage()
-    return error
-
-
-def _failure(call: Callable[[], object]) -> CrossdistillError | None:
-    """What a call raised, where that fails its training alone: its words only, since its traceback holds networks and images."""
-    try:
-        call()
-    except StudyError:
-        raise
-    except CrossdistillError as error:
-        return CrossdistillError(str(error))
-    return None
+def _words(ended: WorkerEnded) -> str:
+    return str(ended) if ended.code is None else f"exit code {ended.code}"
 
 
 def _given_up(ended: WorkerEnded) -> CrossdistillError:
     return CrossdistillError(
-        f"its process has ended twice (exit code {ended.code}), perhaps because the memory was full: give fewer --jobs, and the same "
+        f"its process has ended twice ({_words(ended)}), perhaps because the memory was full: give fewer --jobs, and the same "
         "command goes on from what is done"
     )
 
@@ -177,37 +200,3 @@ def _result(shop: Workshop, training: Training) -> str:
     record = RunRecord.load(shop.folder(training))
     share = record.estimates["validation_accuracy"].value
     return f"validation {100 * (share or 0.0):.1f} %, trained in {record.timing['seconds']:.0f} s"
-
-
-class LabelledProgress(Progress):
-    """Plain lines that name the training at hand, for one of several processes that write to one terminal."""
-
-    label = ""
-
-    def __init__(self, *, quiet: bool) -> None:
-        super().__init__(quiet=quiet)
-        self.interactive = False
-
-    def line(self, text: str) -> None:
-        super().line(text.strip() if self.label in text else f"{self.label}: {text.strip()}")
-
-
-def open_study(shop: Workshop, images: str) -> Callable[[Training], None]:
-    """What a worker process does with a training, in the workshop that it is sent; it maps the images from the cache itself.
-
-    Raises StudyError where these are no longer those of the study.
-    """
-    from crossdistill.study.execute import fingerprint, study_splits  # which imports this module
-
-    settle_kernels(shop.device)
-    opened = replace(shop, splits=study_splits(shop.config, Progress(quiet=True)))
-    if fingerprint(opened.splits) != images:
-        raise StudyError("the images changed while the study ran: start the same command again, which takes them as they are then")
-
-    def work(training: Training) -> None:
-        if isinstance(shop.progress, LabelledProgress):
-            shop.progress.label = training.label
-        if error := attempted(opened, training):
-            raise error
-
-    return work

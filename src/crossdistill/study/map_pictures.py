@@ -1,6 +1,7 @@
-"""Maps over the images that they belong to, as one strip of tiles in a small file."""
+"""Small files of pictures: maps over the images that they belong to as one strip of tiles, and sheets of rows of images."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from crossdistill.core.store import write_atomically
 
 SMALLEST, LARGEST = 64, 96  # px, of a tile's longer side; twelve of the largest are as wide as the page shows
 GAP = 4  # px between tiles, white
+SHEET_GAP = 2  # the same in sheets, whose tiles are cut out one by one
 MAP_SHARE = 0.6  # of the map's colour in each pixel; the rest is the picture in grey
 QUALITY = 85
 
@@ -47,8 +49,34 @@ def write_strip(path: Path, images: np.ndarray) -> None:
     strip = Image.new("RGB", (len(tiles) * (width + GAP) - GAP, height), "white")
     for number, tile in enumerate(tiles):
         strip.paste(tile, (number * (width + GAP), 0))
+    _save(path, strip)
+
+
+def write_sheet(path: Path, rows: Sequence[np.ndarray]) -> tuple[int, int]:
+    """Write rows of uint8 images [images, 3, height, width], one below the other; returns a tile's (width, height) in px.
+
+    Tiles are as large as the images, at most 64 px a side: the page enlarges small ones.
+    """
+    from PIL import Image
+
+    tiles = [[Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))) for image in row] for row in rows]
+    width, height = tiles[0][0].size
+    shrink = min(1.0, SMALLEST / max(width, height))
+    size = max(1, round(width * shrink)), max(1, round(height * shrink))
+    across, down = size[0] + SHEET_GAP, size[1] + SHEET_GAP
+    sheet = Image.new("RGB", (len(tiles[0]) * across - SHEET_GAP, len(tiles) * down - SHEET_GAP), "white")
+    for row, images in enumerate(tiles):
+        for column, image in enumerate(images):
+            shown = image if image.size == size else image.resize(size, Image.Resampling.BOX)
+            sheet.paste(shown, (column * across, row * down))
+    _save(path, sheet)
+    return size
+
+
+def _save(path: Path, picture: Any) -> None:
+    """Write a picture, where it is not there already."""
     buffer = io.BytesIO()
-    strip.save(buffer, format="WEBP", quality=QUALITY, method=4)
+    picture.save(buffer, format="WEBP", quality=QUALITY, method=4)
     if not path.exists() or path.read_bytes() != buffer.getvalue():
         write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 

@@ -8,7 +8,7 @@ import torch
 from crossdistill.compare.observed import chance_level
 from crossdistill.core import registry
 from crossdistill.core.config import NetworkConfig
-from crossdistill.core.errors import StudyError, WeightsError
+from crossdistill.core.errors import RunError, WeightsError
 from crossdistill.core.records import RunRecord
 from crossdistill.core.seeds import torch_seed
 from crossdistill.core.store import file_sha256
@@ -59,7 +59,7 @@ def load_trained(shop: Workshop, training: Training, epoch: int | None = None) -
     path = shop.weights(training, epoch)
     folder = shop.folder(training)
     if not path.exists():
-        raise StudyError(f"the weights of {training.label} are not at {path}: delete {folder} to train it again")
+        raise RunError(f"the weights of {training.label} are not at {path}: delete {folder} to train it again")
     _refuse_other_weights(training, path, folder, epoch)
     return frozen(placed(load_network(path), shop.device))
 
@@ -73,7 +73,7 @@ def _refuse_other_weights(training: Training, path: Path, folder: Path, epoch: i
         saved = (saved_description(path) or {}).get("extra", {})
         right = saved.get("run") == training.run and saved.get("epoch") in (None, epoch)
     if not right:
-        raise StudyError(
+        raise RunError(
             f"{path} is not the file that {training.label} left, as its record tells: it was replaced or damaged. "
             f"Put the file back, or delete {folder} to train it again."
         )

@@ -11,13 +11,15 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from crossdistill.core import registry
-from crossdistill.core.errors import StudyError
+from crossdistill.core.errors import RunError, StudyError
+from crossdistill.core.progress import Stopwatch
 from crossdistill.core.seeds import torch_seed
 from crossdistill.core.store import file_sha256, locked, read_json, write_atomically, write_json
 from crossdistill.core.types import Needs, WarmUp
 from crossdistill.ops.modes import frozen
 from crossdistill.ops.network import Network
 from crossdistill.study.plan import Training, WarmUpTask, warm_up_of
+from crossdistill.study.timings import note_epochs, warm_up_facts
 from crossdistill.study.workshop import Workshop
 from crossdistill.train.checkpoint import clear_checkpoints
 from crossdistill.train.loop import Training as Trainer
@@ -95,7 +97,7 @@ def warmed(shop: Workshop, task: WarmUpTask, teacher: Network) -> nn.Module:
             raise ValueError("its record tells of other contents")
         module.load_state_dict(load_file(path, device=str(shop.device)))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, StudyError) as error:
-        raise StudyError(f"{path} is damaged or not what {task.label} left ({error}). Delete {folder} to train it again.") from error
+        raise RunError(f"{path} is damaged or not what {task.label} left ({error}). Delete {folder} to train it again.") from error
     write_json(shop.out / "warm_ups" / task.run / "record.json", record)  # the study tells what was done, whatever becomes of the store
     return frozen(module)
 
@@ -107,7 +109,11 @@ def _warm(shop: Workshop, task: WarmUpTask, module: nn.Module, teacher: Network,
         teacher, shop.splits.train, shop.splits.validation, task.recipe, who=who, folder=folder, objective=objective, device=shop.device,
         progress=shop.progress, description=task.label,
     )  # fmt: skip
+    resumed, watch = any((folder / "checkpoint").glob("step-*")), Stopwatch()
     history = trainer.run()
+    note_epochs(
+        shop.store, warm_up_facts(shop, task), history, watch.seconds, resumed=resumed, n_validation=len(shop.splits.validation)
+    )  # fmt: skip
     tensors: Mapping[str, torch.Tensor] = {name: value.cpu().contiguous() for name, value in module.state_dict().items()}
     content = save(dict(tensors))
     record = {

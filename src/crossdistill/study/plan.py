@@ -3,32 +3,21 @@
 Adding a probe, a seed or a method adds only its tasks.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import NOT_METHODS, ContrastConfig, MethodConfig, PairConfig, StudyConfig
+from crossdistill.core.config import NOT_METHODS, MethodConfig, PairConfig, StudyConfig
 from crossdistill.core.errors import SettingError
 from crossdistill.core.recipe import SHORTER, TrainingConfig, shortened
 from crossdistill.core.records import subject
 from crossdistill.core.store import digest
-from crossdistill.core.types import UNLABELLED, Splits, WarmUp
-from crossdistill.probes._build import ProbeSet
+from crossdistill.core.types import WarmUp
 from crossdistill.study.keys import KeyMaker, checkpoint_hash
 from crossdistill.train.loop import ENGINE
-
-MATCHING = (
-    "Run by run, teacher and control teacher are compared in validation accuracy. Within 3 points both teach with what they ended with; "
-    "farther apart, the better one teaches with the epoch whose validation accuracy is nearest to the other's. The students of the arm "
-    "matched_teacher, taught by the teacher, are to be compared with those of control_teacher; the method's own students always learn "
-    "from the weights that the teacher ended with. What a student is taught thus depends on the two teachers of its run alone, and a "
-    "further run changes no earlier one. Where each run is matched to 3 points so are the means over runs; the comparison is made only "
-    "where these means are within 3 points, whatever single runs are."
-)
-
 
 OWN_TRAINING = {"ema": None, "devices": 1, "freeze": None, "early_stopping": None}
 """What a warm-up does not take from its teacher's recipe: it trains another module, on a network whose accuracy does not change."""
@@ -73,6 +62,11 @@ class Training:
     def taught_by(self) -> str | None:
         """The teacher's name in the study file."""
         return self.teacher.network if self.teacher else None
+
+    @property
+    def warm_up(self) -> "WarmUpTask | None":
+        """What its method trains on its teacher first; of a teacher that is matched with another, on the weights it ended with."""
+        return warm_up_of(self.method, self.teacher)
 
     @property
     def role(self) -> str:
@@ -133,8 +127,12 @@ class Plan:
     @property
     def warm_ups(self) -> tuple[WarmUpTask, ...]:
         # Whether a teacher that is matched with another needs one of its own is known only once both are trained.
-        found = (warm_up_of(student.method, student.teacher) for student in self.students if not student.rival)
+        found = (student.warm_up for student in self.students if not student.rival)
         return tuple({warm_up.key: warm_up for warm_up in found if warm_up}.values())
+
+    def epochs(self, training: Training) -> int:
+        """How many a training has; none where its network is finished already."""
+        return 0 if self.config.networks[training.network].checkpoint else training.recipe.epochs
 
     def without(self, refused: Mapping[str, str]) -> "Plan":
         """The plan without these students, {subject: reason}, and without teachers that then teach nobody."""
@@ -238,75 +236,3 @@ class _Planner:
         checkpoint = checkpoint_hash(self.config.networks[network].checkpoint)
         key = self.keys.key(arm, network, seed, recipe, method=method, control=control, reads=reads, checkpoint=checkpoint)
         return Training(arm, network, seed, recipe, key, method, control, teacher, rival, checkpoint=checkpoint)
-
-
-def plan_json(
-    plan: Plan, splits: Splits, contrasts: Iterable[ContrastConfig], observations: Mapping[str, str],
-    probe_sets: Mapping[str, ProbeSet] = {}, answers: Iterable[Mapping[str, Any]] = (),
-) -> dict[str, Any]:  # fmt: skip
-    """`plan.json`: what is stamped into the study folder before the first student starts.
-
-    `observations` are the names of the files that hold a network's answers, one for each test set. `ceilings` are trained only
-    where no network of the study passes the signal gate of their probe. `answers` says of each arm whether its teacher's answers
-    are stored.
-    """
-    config = plan.config
-    image_settings = registry.get("images", config.images.source).settings(**config.images.settings).model_dump(mode="json")
-    return {
-        "format": 1,
-        "name": config.name,
-        "pairs": [
-            {
-                "index": i,
-                "teacher": pair.teacher,
-                "student": pair.student,
-                "control_teacher": pair.control_teacher,
-                "methods": [method.arm for method in pair.methods],
-                "controls": _controls(plan, pair),
-            }
-            for i, pair in enumerate(config.pairs)
-        ],
-        "left_out": dict(plan.left_out),
-        "no_control": dict(plan.no_control),
-        "matching": MATCHING if any(training.rival for training in plan.trainings) else None,
-        "primary": [contrast.model_dump() for contrast in contrasts],
-        "tasks": [
-            {"key": t.key, "kind": "teacher" if t.arm == "teacher" else "student", "label": t.label, "run": t.run} for t in plan.trainings
-        ]
-        + [{"key": w.key, "kind": "warm_up", "label": w.label, "run": w.run} for w in plan.warm_ups],
-        "signal_gate": config.signal_gate,
-        "ceilings": [
-            {"key": t.key, "kind": t.arm, "label": t.label, "run": t.run, "probe": t.probe, "level": t.level} for t in plan.ceilings
-        ],
-        "no_ceilings": dict(plan.no_ceilings),
-        "probes": {name: _probe_facts(probe_set, splits.test.size) for name, probe_set in probe_sets.items()},
-        "observations": dict(observations),
-        "answers": list(answers),
-        "one_teacher_checkpoint": plan.one_teacher_checkpoint,
-        "images": {
-            "source": config.images.source,
-            "train": len(splits.train),
-            "unlabelled": int((splits.train.labels == UNLABELLED).sum()),
-            "validation": len(splits.validation),
-            "test": len(splits.test),
-            "class_names": list(splits.test.class_names),
-            "size": list(splits.test.size),
-        },
-        "factors": {name: image_settings[name] for name in ("label", "correlated") if splits.test.factors and name in image_settings},
-    }
-
-
-def _probe_facts(probe_set: ProbeSet, size: tuple[int, int]) -> dict[str, Any]:
-    """What the page says of a probe beside its manifest: whose control it is, and (height, width) of each level's tiles and images."""
-    facts = registry.get("probe", probe_set.name).facts
-    sizes = [level["size"] for level in probe_set.manifest["levels"]]
-    levels = zip(probe_set.level_names, probe_set.levels, sizes, strict=True) if facts["tile"] else ()
-    tiles = {name: {"tile": list(facts["tile"](size, level)), "size": shown} for name, level, shown in levels}
-    return {"control_of": facts["control_of"], "tiles": tiles}
-
-
-def _controls(plan: Plan, pair: PairConfig) -> dict[str, str | None]:
-    """The control arms of a pair, each with the network that teaches it."""
-    labels, teachers = {method.arm for method in pair.methods}, {pair.teacher, pair.control_teacher, None}
-    of_student = [t for t in plan.students if t.network == pair.student and t.taught_by in teachers]
-    return {t.arm: t.taught_by for t in of_student if t.arm in ("second_independent", *SHORTER) or (t.own and t.own.arm in labels)}

@@ -30,6 +30,7 @@ from crossdistill.probes._build import (
     wanted_supplies,
 )
 from crossdistill.study.supplies import supplies_for
+from crossdistill.study.timings import note, probe_facts
 
 T = TypeVar("T")
 
@@ -63,10 +64,13 @@ def build_probes(
         watch = Stopwatch()
         recipe = study_recipe(probe, config, test.size)
         supplies = supplies_for(recipe.plugin, test, **supplied(probe), splits=splits, store=store, device=device, progress=progress)
+        before = {path.name for path in (store / "probes").glob(f"*{probe.name}-*")}
         built = build_probe_set(
             probe.name, test, levels=recipe.levels, draws=recipe.draws, seed=config.seed, folder=store / "probes", supplies=supplies,
             progress=progress,
         )  # fmt: skip
+        if not {built.folder.name, f".{built.folder.name}.part"} & before:  # made now, and all of it
+            note(store, probe_facts(probe, recipe, test.size, device or torch.device("cpu")), seconds_per_image=watch.seconds / len(test))
         progress.line(f"probe {probe.name}: {len(built.levels)} levels, {built.draws} draws ({watch.seconds:.1f} s)")
         sets[probe.name] = built
     return sets

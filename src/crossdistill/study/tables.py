@@ -13,6 +13,7 @@ from crossdistill.compare import (
     Gates,
     ObservedRun,
     Pair,
+    gain_table,
     inheritance_table,
     results_table,
     similarity_table,
@@ -20,10 +21,12 @@ from crossdistill.compare import (
     write_table,
 )
 from crossdistill.core.config import ContrastConfig
-from crossdistill.core.observations import stored_answers
-from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord, SimilarityRow, TransferRow, subject
+from crossdistill.core.errors import StudyError
+from crossdistill.core.observations import Measurement, Stored, stored_answers
+from crossdistill.core.records import GainRow, InheritanceRow, ResultRow, RunRecord, SimilarityRow, TransferRow, subject
 from crossdistill.core.store import write_atomically
 from crossdistill.core.types import Observations
+from crossdistill.study.inherited_images import write_gains
 from crossdistill.study.instruments import instrument_files, measured
 from crossdistill.study.plan import Plan
 from crossdistill.study.workshop import Workshop
@@ -42,13 +45,14 @@ def observed_run(out: Path, run: str, files: Mapping[str, str], probed: np.ndarr
 
 
 def write_tables(shop: Workshop, plan: Plan, contrasts: Iterable[ContrastConfig], runs: Iterable[str]) -> None:
-    """Write results, inheritance, transfer and similarity of the finished runs, as .parquet files in the study's folder.
+    """Write results, inheritance, transfer, similarity and gains of the finished runs, as .parquet files in the study's folder; and
+    the pictures of what students got from their teachers.
 
     The reason why the plan leaves a method out stands beside its declared contrasts.
     """
     out, instruments = shop.out, instrument_files(shop.config, shop.splits.test)
     seen = (observed_run(out, name, shop.observation_files, shop.probed_rows) for name in runs)
-    observed = [replace(run, measured=measured(out, run.record.run, instruments)) for run in seen if run is not None]
+    observed = [replace(run, measured=whole(measured(out, run.record.run, instruments), out)) for run in seen if run is not None]
     pairs, gates = compared_pairs(plan), Gates.of(observed)
     results = results_table(observed, pairs, gates)
     write_table(results, out / "results.parquet", ResultRow)
@@ -56,6 +60,20 @@ def write_tables(shop: Workshop, plan: Plan, contrasts: Iterable[ContrastConfig]
     write_table(_with_what_is_left_out(inheritance, plan.left_out), out / "inheritance.parquet", InheritanceRow)
     write_table(transfer_table(results, observed, _kept(pairs, plan), gates), out / "transfer.parquet", TransferRow)
     write_table(similarity_table(observed, pairs), out / "similarity.parquet", SimilarityRow)
+    write_table(gain_table(observed, pairs), out / "gains.parquet", GainRow)
+    write_gains(shop, observed, pairs)
+
+
+def whole(stored: Stored[str, Measurement], out: Path) -> Stored[str, Measurement]:
+    """What instruments gave; of a damaged file the tables say that it is, where its figures would stand, and do without it."""
+
+    def read(name: str) -> Measurement:
+        try:
+            return stored[name]
+        except StudyError as error:
+            return str(error).replace(f"{out}/", "")  # the page may be read elsewhere
+
+    return Stored(stored, read)
 
 
 def compared_pairs(plan: Plan) -> list[Pair]:

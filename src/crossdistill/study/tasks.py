@@ -1,4 +1,4 @@
-"""The tasks of a study: train one network, observe one network. Each leaves its record, or nothing."""
+"""The first task of every training: the network trained, with its record and weights, or nothing. What is observed of it: `observing`."""
 
 import shutil
 from collections.abc import Mapping
@@ -7,36 +7,36 @@ from pathlib import Path
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.observations import LevelDraw, save_observations
 from crossdistill.core.progress import Stopwatch
 from crossdistill.core.recipe import EXECUTION
-from crossdistill.core.records import EARLIER_TEACHER, EpochRow, EstimateModel, RunRecord
+from crossdistill.core.records import EpochRow, EstimateModel, RunRecord
 from crossdistill.core.store import file_sha256, locked, write_atomically
-from crossdistill.core.types import ImageSet, Observations
+from crossdistill.core.types import ImageSet
 from crossdistill.images._transfer import labelled
 from crossdistill.metrics.accuracy import accuracy
 from crossdistill.metrics.confidence import confidence
 from crossdistill.models._build import save_network
 from crossdistill.observe import observe
+from crossdistill.ops.flops import forward_flops
 from crossdistill.ops.network import Network
 from crossdistill.study.answers import answers_of
 from crossdistill.study.devices import alike, prepared, shared
 from crossdistill.study.environment import hardware, software
 from crossdistill.study.gates import training_images
-from crossdistill.study.instruments import copy_measured, measure, unmeasured
 from crossdistill.study.matching import run_name, teaching_epoch
 from crossdistill.study.networks import build, load_trained, refuse_swapped_checkpoint, spread
 from crossdistill.study.objectives import objective_of, partners_of
 from crossdistill.study.plan import Training
-from crossdistill.study.probes import observe_probe
-from crossdistill.study.tables import predictions_file, write_predictions
 from crossdistill.study.temperature import temperature
+from crossdistill.study.timings import note_training
 from crossdistill.study.workshop import Workshop
 from crossdistill.train.checkpoint import clear_checkpoints
+from crossdistill.train.expense import PeakMemory
 from crossdistill.train.loop import Training as Trainer
 from crossdistill.train.memory import enough_memory
 from crossdistill.train.optimizers import settled
 from crossdistill.train.precision import resolved_precision
+from crossdistill.train.tracking import Tracking
 
 PROFILE_IMAGES = 2000  # of training, for a teacher's training accuracy and confidence
 TOO_LARGE = (
@@ -47,14 +47,16 @@ TOO_LARGE = (
 
 def train(shop: Workshop, training: Training) -> RunRecord:
     """Train one network, or go on where it was stopped; returns its record, at once where it is finished."""
-    folder = shop.folder(training)
+    folder, tracking = shop.folder(training), _tracking(shop, training)
     if not shop.finished(training):
         with locked(folder, f"another process is training {training.label} in {folder}", waiting=shop.progress.line):
             if not shop.finished(training):
                 with enough_memory(lambda: f"{training.label}: {TOO_LARGE}"):
-                    _train(shop, training, folder)
+                    _train(shop, training, folder, tracking)
     clear_checkpoints(folder)
     record = RunRecord.load(folder)
+    if tracking:
+        tracking.finish(record)  # also of a run that was finished elsewhere, such as a teacher of the store
     if training.arm == "teacher":  # the study folder keeps what the page reads; the weights stay in the store
         for name in ("log.jsonl", "record.json"):
             copy_file(folder / name, shop.out / "runs" / training.run / name)
@@ -68,7 +70,19 @@ def copy_file(source: Path, target: Path) -> None:
         write_atomically(target, lambda file: file.write(content))
 
 
-def _train(shop: Workshop, training: Training, folder: Path) -> None:
+def _tracking(shop: Workshop, training: Training) -> Tracking | None:
+    """Who is told how a training goes, where the study asks for it."""
+    if shop.config.tracker is None:
+        return None
+    facts = {
+        "study": shop.config.name, "label": training.label, "arm": training.arm, "network": training.network, "seed": training.seed,
+        "teacher": training.taught_by, "method": training.method.model_dump(mode="json") if training.method else None,
+        "recipe": training.recipe.model_dump(mode="json"),
+    }  # fmt: skip
+    return Tracking(shop.config.tracker, training.run, facts, shop.out / "tracking" / training.run, shop.progress.line)
+
+
+def _train(shop: Workshop, training: Training, folder: Path, tracking: Tracking | None) -> None:
     epoch, notes = teaching_epoch(shop, training)
     same = training.own if training.control == "matched_teacher" and epoch is None else None
     if same is not None and shop.finished(same):  # the teacher's own weights are the match: it is the method's own student
@@ -77,25 +91,27 @@ def _train(shop: Workshop, training: Training, folder: Path) -> None:
         own = {"run": training.run, "label": training.label, "arm": training.arm, "control": training.control}
         record = RunRecord.load(shop.folder(same)).model_copy(update=own)
     else:
-        record = _trained(shop, training, folder, epoch)
+        record = _trained(shop, training, folder, epoch, tracking)
     record.model_copy(update={"notes": [*record.notes, *notes]}).save(folder)
 
 
-def _trained(shop: Workshop, training: Training, folder: Path, epoch: int | None) -> RunRecord:
+def _trained(shop: Workshop, training: Training, folder: Path, epoch: int | None, tracking: Tracking | None) -> RunRecord:
     """Train the network from its start or its checkpoint, taught by the teacher as it was after `epoch`, and save its weights."""
     watch = Stopwatch()
     if training.key in shop.keeps_epochs and not _all_kept(shop, training, folder):
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     validation, names = shop.splits.validation, shop.splits.train.class_names
     history: list[EpochRow] = []
-    told, served = {}, {}
+    told, spent = {}, {}
     if shop.config.networks[training.network].checkpoint is None:
+        peak = PeakMemory(shop.device)
         with shared(shop, training, epoch):
-            trainer = trained(shop, training, epoch)
+            trainer = trained(shop, training, epoch, tracking)
+        spent = {"peak_memory_mb": peak.mb}
         network, validation, history = trainer.network, trainer.validation, trainer.history
         told = {"evaluated_weights": trainer.evaluated_weights, "batch_norm": trainer.batch_norm}
         if trainer.teacher is not None:
-            served = {"teacher_cached": getattr(trainer.answers, "cached_share", 0.0)}
+            spent |= {"teacher_cached": getattr(trainer.answers, "cached_share", 0.0), "teacher_share": trainer.teacher_share.share}
     else:
         torch.set_num_threads(training.recipe.threads)  # whatever this process did before
         network = build(shop, training)
@@ -104,11 +120,13 @@ def _trained(shop: Workshop, training: Training, folder: Path, epoch: int | None
     taught = {"teacher_epoch": epoch, "teacher_run": run_name(training.teacher, epoch) if training.teacher else None,
               "weights": file_sha256(folder / "network.safetensors"), **told}  # fmt: skip
     record = _record(shop, training, network, history, validation, watch.seconds)
-    return record.model_copy(update={**taught, "timing": {**record.timing, **served}})
+    known = {name: value for name, value in spent.items() if value is not None}
+    return record.model_copy(update={**taught, "timing": {**record.timing, **known}})
 
 
-def trained(shop: Workshop, training: Training, epoch: int | None) -> Trainer:
-    """The training, done. Where several devices share it, all their processes call this; the first keeps what is kept."""
+def trained(shop: Workshop, training: Training, epoch: int | None, tracking: Tracking | None = None) -> Trainer:
+    """The training, done, and `tracking` told of each epoch. Where several devices share it, all their processes call this; the first
+    keeps what is kept."""
     torch.set_num_threads(training.recipe.threads)
     recipe, folder = training.recipe, shop.folder(training)
     with prepared(), enough_memory(lambda: f"{training.label}: {TOO_LARGE}"):
@@ -119,17 +137,22 @@ def trained(shop: Workshop, training: Training, epoch: int | None) -> Trainer:
         answers = answers_of(shop, training, teacher, objective.needs.teacher_taps, epoch)
         partners = partners_of(shop, training)
 
-    def keep(epochs_done: int, kept: Network) -> None:
-        extra = {"run": training.run, "epoch": epochs_done}
-        save_network(kept, shop.weights(training, epochs_done), class_names=images.class_names, extra=extra)
+    def after_epoch(epochs_done: int, kept: Network) -> None:
+        if training.key in shop.keeps_epochs:
+            extra = {"run": training.run, "epoch": epochs_done}
+            save_network(kept, shop.weights(training, epochs_done), class_names=images.class_names, extra=extra)
+        if tracking:
+            tracking.rows(trainer.history)
 
     with alike(), enough_memory(lambda: f"{training.label}: {TOO_LARGE}"):
         trainer = Trainer(
             network, images, validation, recipe, who=(shop.config.seed, training.role, training.seed), folder=folder, objective=objective,
             teacher=teacher, answers=answers, device=shop.device, partners=partners,
-            after_epoch=keep if training.key in shop.keeps_epochs else None, progress=shop.progress, description=training.label,
+            after_epoch=after_epoch, progress=shop.progress, description=training.label,
         )  # fmt: skip
+        resumed, watch = any((folder / "checkpoint").glob("step-*")), Stopwatch()
         trainer.run()
+        note_training(shop, training, trainer, watch.seconds, resumed=resumed)
     return trainer
 
 
@@ -144,7 +167,7 @@ def _record(
     shop: Workshop, training: Training, network: Network, history: list[EpochRow], validation: ImageSet, seconds: float
 ) -> RunRecord:  # fmt: skip
     method = training.method
-    estimates = _validated(network, validation, shop)
+    estimates = validated(network, validation, shop)
     if training.probe is not None:
         del estimates["temperature"]  # a ceiling's validation images are not clean
     notes = list(network.notes)
@@ -173,6 +196,7 @@ def _record(
         patch_grid=network.patch_grid,
         seed=training.seed,
         parameters=network.n_parameters,
+        flops=forward_flops(network),
         training={
             **settled(training.recipe, network.family).model_dump(mode="json", exclude=EXECUTION),
             "precision": resolved_precision(training.recipe.precision, shop.device),
@@ -191,7 +215,7 @@ def _record(
     )
 
 
-def _validated(network: Network, validation: ImageSet, shop: Workshop) -> dict[str, EstimateModel]:
+def validated(network: Network, validation: ImageSet, shop: Workshop) -> dict[str, EstimateModel]:
     """What a network's answers to validation images tell of it."""
     answers = observe(network, validation, device=shop.device, split="validation")
     return {"validation_accuracy": EstimateModel.of(accuracy(answers.logits, answers.labels)), "temperature": temperature(answers)}
@@ -206,94 +230,3 @@ def memorised(label: str, estimates: Mapping[str, EstimateModel]) -> list[str]:
         f"{label} has memorised its training images ({100 * right:.1f} % right, mean confidence {100 * sure:.1f} %): "
         "it has little to teach there beyond the labels. A shorter training or more images would leave softer answers."
     ]
-
-
-def observe_run(shop: Workshop, training: Training) -> None:
-    """Observe one trained network, and the weights that taught it where these are not their teacher's last.
-
-    Observed are the clean test images, the source's extra sets and every probe, or a ceiling's own probe; what exists is not redone.
-    """
-    record = RunRecord.load(shop.folder(training))
-    if training.own and training.control == "matched_teacher" and record.teacher_epoch is None:  # the very same network
-        for file in shop.observation_files.values():
-            copy_file(shop.out / "observations" / training.own.run / file, shop.out / "observations" / training.run / file)
-        copy_measured(shop, training.own.run, training.run)
-    _observe_run(shop, training, training.run)
-    if record.teacher_epoch is None or training.teacher is None:
-        return
-    name = run_name(training.teacher, record.teacher_epoch)
-    if not (shop.out / "runs" / name / "record.json").exists():
-        _earlier_teacher(shop, training.teacher, record.teacher_epoch).save(shop.out / "runs" / name)
-    _observe_run(shop, training.teacher, name, record.teacher_epoch)
-
-
-def _earlier_teacher(shop: Workshop, training: Training, epoch: int) -> RunRecord:
-    """The record of a teacher as it was after an epoch, as far as it was trained by then."""
-    teacher = RunRecord.load(shop.folder(training))
-    after = [row for row in teacher.history if row.epoch <= epoch]
-    torch.set_num_threads(training.recipe.threads)
-    estimates = _validated(load_trained(shop, training, epoch), shop.splits.validation, shop)
-    return teacher.model_copy(update={
-        "run": run_name(training, epoch), "label": f"{teacher.label}, after epoch {epoch}", "arm": EARLIER_TEACHER, "history": after,
-        "evaluated_weights": f"epoch {epoch}{', averaged' if training.recipe.ema else ''}", "estimates": estimates,
-    })  # fmt: skip
-
-
-def nothing_left(shop: Workshop, training: Training) -> bool:
-    """Whether a training is finished, and all is observed of it and of the weights that taught it."""
-    if not shop.finished(training):
-        return False
-    epoch = RunRecord.load(shop.folder(training)).teacher_epoch
-    seen = {training.run: training}
-    if epoch is not None and training.teacher is not None:
-        seen[run_name(training.teacher, epoch)] = training.teacher
-    return all(predictions_file(shop.out, name).exists() and not _left(shop, of, name) for name, of in seen.items())
-
-
-def _left(shop: Workshop, training: Training, name: str) -> bool:
-    """Whether a network is still to be observed or measured."""
-    return bool(_missing(shop, training, name) or unmeasured(shop, training, name))
-
-
-def _missing(shop: Workshop, training: Training, name: str) -> dict[str, Path]:
-    """The test sets on which a network is still to be observed, each with the file of the answers."""
-    files = {test_set: shop.out / "observations" / name / file for test_set, file in _files(shop, training).items()}
-    return {test_set: path for test_set, path in files.items() if not path.exists()}
-
-
-def _files(shop: Workshop, training: Training) -> dict[str, str]:
-    return {test_set: file for test_set, file in shop.observation_files.items() if training.probe in (None, test_set)}
-
-
-def _observe_run(shop: Workshop, training: Training, name: str, epoch: int | None = None) -> None:
-    missing = _missing(shop, training, name)
-    if _left(shop, training, name):
-        network = load_trained(shop, training, epoch)
-        torch.set_num_threads(training.recipe.threads)
-        if missing:
-            predictions_file(shop.out, name).unlink(missing_ok=True)  # they are of the observations that were, and would outlive a kill
-        for test_set, path in missing.items():
-            with enough_memory(lambda test_set=test_set: _observing_advice(shop, training, test_set)):
-                answers = _observe(shop, network, test_set, f"observing {training.label} on {test_set}")
-            save_observations(path, {place: seen for place, seen in answers.items() if training.level in (None, place[0])})
-        measure(shop, training, name, network)
-    if missing or not predictions_file(shop.out, name).exists():
-        write_predictions(shop.out, name, _files(shop, training))
-
-
-def _observing_advice(shop: Workshop, training: Training, test_set: str) -> str:
-    return (
-        f"{training.label}: out of memory while it was observed on {test_set}, {shop.config.observe.batch_size} images at a time: "
-        "lower `observe: {batch_size}`, or `observe: {images}`."
-    )
-
-
-def _observe(shop: Workshop, network: Network, name: str, description: str) -> dict[LevelDraw, Observations]:
-    size = shop.config.observe.batch_size
-    if name in shop.splits.extra:  # rows of its own split: never paired with the clean ones
-        return {("", 0): observe(network, shop.splits.extra[name], device=shop.device, batch_size=size, split=name)}
-    if name not in shop.probe_sets:
-        return {("", 0): observe(network, shop.splits.test, device=shop.device, batch_size=size)}
-    probe_set = shop.probe_sets[name]
-    with shop.progress.bar(description, len(probe_set.levels) * probe_set.draws) as advance:
-        return observe_probe(network, probe_set, device=shop.device, rows=shop.probed_rows, batch_size=size, advance=advance)

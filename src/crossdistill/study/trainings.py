@@ -1,22 +1,29 @@
 """The trainings of a study: which are wanted, which can start, and what failed."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from crossdistill.core.errors import CrossdistillError
 from crossdistill.study.folder import read_failures, write_failures
 from crossdistill.study.jobs import CarryOut
 from crossdistill.study.plan import Plan, Training
+from crossdistill.study.remaining import about_left
+from crossdistill.study.selection import Only, matches
 from crossdistill.study.workshop import Workshop
 
 
-def run_trainings(shop: Workshop, plan: Plan, only: str | None, carry_out: CarryOut) -> dict[str, str]:
-    """Train and observe what is wanted; returns and writes down what failed, of this call and of earlier ones."""
+def run_trainings(
+    shop: Workshop, plan: Plan, only: Only, carry_out: CarryOut, after_each: Callable[[dict[str, str]], object]
+) -> dict[str, str]:  # fmt: skip
+    """Train and observe what is wanted; returns and writes down what failed, of this call and of earlier ones.
+
+    `after_each` is called with the failures so far whenever a training is settled and others are left.
+    """
     chosen = [training for training in plan.trainings if _wanted(training, plan, only)]
     waiting = {training.label for training in (*plan.trainings, *plan.ceilings)} - {training.label for training in chosen}
     failures = {label: reason for label, reason in read_failures(shop.out).items() if label in waiting}
     write_failures(shop.out, failures)
-    carry_out(TrainingSchedule(shop, plan, chosen, failures))
+    carry_out(TrainingSchedule(shop, plan, chosen, failures, after_each))
     return failures
 
 
@@ -28,6 +35,7 @@ class TrainingSchedule:
     plan: Plan
     chosen: Iterable[Training]
     failures: dict[str, str]
+    after_each: Callable[[dict[str, str]], object] = bool  # whenever one is settled and others are left; by default nothing is done
     numbers: dict[str, int] = field(init=False)  # from 1, by label
 
     def __post_init__(self) -> None:
@@ -49,12 +57,15 @@ class TrainingSchedule:
         return None
 
     def announced(self, training: Training) -> str:
-        return f"[{self.numbers[training.label]}/{len(self.numbers)}] training {training.label}"
+        left = about_left(self.shop.out, self.shop.store, self.unsettled)
+        return f"[{self.numbers[training.label]}/{len(self.numbers)}] training {training.label}{left}"
 
     def settle(self, training: Training, error: CrossdistillError | None) -> str:
         self.unsettled.remove(training.label)
         if error:
             note_failure(self.shop, self.plan, self.failures, training, error)
+        if self.unsettled:
+            self.after_each(self.failures)
         return f"{len(self.numbers) - len(self.unsettled)}/{len(self.numbers)}"
 
 
@@ -73,7 +84,8 @@ def _read_by(training: Training) -> list[Training]:
     return [read for read in (training.teacher, training.rival, own) if read]
 
 
-def _wanted(training: Training, plan: Plan, only: str | None) -> bool:
-    if only is None or only in training.label:
-        return True
-    return any(training in (student.teacher, student.rival) and only in student.label for student in plan.students)
+def _wanted(training: Training, plan: Plan, only: Only) -> bool:
+    """Whether it is asked for, or read by one that is."""
+    return matches(training.label, only) or any(
+        training in (student.teacher, student.rival) and matches(student.label, only) for student in plan.students
+    )

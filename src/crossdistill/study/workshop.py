@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from crossdistill.core.config import StudyConfig
+from crossdistill.core.errors import RunError
 from crossdistill.core.progress import Progress
 from crossdistill.core.records import RunRecord
 from crossdistill.core.store import digest
@@ -40,6 +41,12 @@ class Workshop:
         files = {"clean": "clean.npz", **files}
         return files | {name: f"{probe_set.folder.name}-{rows}.npz" for name, probe_set in self.probe_sets.items()}
 
+    @property
+    def images_shown(self) -> dict[str, int]:
+        """{test set: how many images of it every network is shown, over all levels and draws}, at most: a probe may leave some out."""
+        shown = {"clean": len(self.splits.test)} | {name: len(images) for name, images in self.splits.extra.items()}
+        return shown | {name: len(found.levels) * found.draws * len(self.probed_rows) for name, found in self.probe_sets.items()}
+
     def folder(self, task: Training | WarmUpTask) -> Path:
         """Where a task works and leaves its weights: teachers and warm-ups in the store, which studies share."""
         if isinstance(task, WarmUpTask):
@@ -68,4 +75,7 @@ def finished(folder: Path, *, keeps_epochs: bool) -> bool:
     """Whether a training is finished; without the weights of its epochs, where those are wanted, its bytes are made once more."""
     if not (folder / "record.json").exists():
         return False
-    return not keeps_epochs or all(weights_file(folder, row.epoch).exists() for row in RunRecord.load(folder).history)
+    try:
+        return not keeps_epochs or all(weights_file(folder, row.epoch).exists() for row in RunRecord.load(folder).history)
+    except RunError:
+        return True  # whoever reads the record says what is damaged

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossdistill.core.errors import StudyError
+from crossdistill.core.errors import RunError
 from crossdistill.core.progress import Progress
 from crossdistill.core.seeds import permutation
 from crossdistill.core.types import Activations, Batch, Views
@@ -158,7 +158,7 @@ class CheckedTeacher:
     """Stored answers, once those to the first batch were found to be bit for bit the live ones.
 
     Where they are not, as on hardware that computes in another order, all answers are live from then on, and a line says so; with
-    `required` StudyError is raised instead. `steps` counts the calls, `cached_steps` those that were served from the store.
+    `required` RunError is raised instead. `steps` counts the calls, `cached_steps` those that were served from the store.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class CheckedTeacher:
         apart = f"{(live[name] - cached[name]).abs().max():.2g}" if name in cached and live[name].shape == cached[name].shape else "all"
         words = f"{self.description}: stored answers differ from the teacher's own on this machine ({name} by up to {apart})"
         if self.required:
-            raise StudyError(f"{words}, and `cache: required` allows no others. Use the machine that stored them, or `cache: auto`.")
+            raise RunError(f"{words}, and `cache: required` allows no others. Use the machine that stored them, or `cache: auto`.")
         self.progress.line(f"  {words}; the teacher answers each batch itself")
         return False
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from crossdistill.core.errors import StudyError
+from crossdistill.core.errors import RunError, StudyError
 from crossdistill.core.store import cannot_write, digest, file_sha256, locked, write_atomically, write_json
 
 KEPT = 2
@@ -116,7 +116,7 @@ def _sync(folder: Path) -> None:
 def load_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest whole checkpoint in `folder`, or None where there is none at all.
 
-    Raises StudyError where there are some and every one is damaged.
+    Raises RunError where there are some and every one is damaged.
     """
     skipped: list[str] = []
     for path in _steps(folder):
@@ -128,7 +128,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):  # whatever damaged JSON may turn into
             skipped.append(path.name)
     if skipped:
-        raise StudyError(
+        raise RunError(
             f"every checkpoint in {folder} is damaged ({', '.join(skipped)}). Delete that folder to train this run from its start."
         )
     return None

@@ -41,6 +41,7 @@ from crossdistill.train.batches import Batches
 from crossdistill.train.checkpoint import Due
 from crossdistill.train.compiling import CompiledStudent
 from crossdistill.train.early_stopping import BestWeights
+from crossdistill.train.expense import TeacherShare
 from crossdistill.train.freezing import freeze
 from crossdistill.train.memory import batch_advice, enough_memory
 from crossdistill.train.objective import Objective, trainable
@@ -103,6 +104,7 @@ class Training:
         self.sums = EpochSums(self.device)
         self.seconds = 0.0
         self.due = Due(recipe.checkpoint_every)
+        self.teacher_share = TeacherShare(self.device)
         self.main = trainable(network.parameters()) + self.objective.auxiliary_parameters()
         self.adversarial = self.objective.adversary_parameters()
         self.optimizers = {"optimizer": make_optimizer(self.main, recipe, modules=modules)}
@@ -153,7 +155,7 @@ class Training:
             advance(done, "")
             watch, seconds_before = Stopwatch(), self.seconds
             for position in range(done, self.steps_per_epoch):
-                with enough_memory(self._memory_advice):
+                with enough_memory(self._memory_advice), self.teacher_share.step(position):
                     self.step(order[position * self.batch_size : (position + 1) * self.batch_size], epoch)
                 self.seconds = max(self.seconds, seconds_before + watch.seconds)
                 advance(1, f"{self._images_per_second(position + 1):,.0f} images/s")
@@ -215,7 +217,8 @@ class Training:
         torch.manual_seed(torch_seed(*self.who, "forward", self.clock.step, micro, *here))
         objective = self.objective if self.objective.teaches(self.clock) else LABELS_ONLY
         with self.autocast():
-            teacher = self.answers(batch) if self.answers and objective is self.objective else None
+            with self.teacher_share.answering():
+                teacher = self.answers(batch) if self.answers and objective is self.objective else None
             student = self.student(batch.images, taps=objective.needs.student_taps)
         torch.manual_seed(torch_seed(*self.who, "objective", self.clock.step, micro))
         terms = objective.function(batch, student, teacher)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from crossdistill.core.errors import StudyError
+from crossdistill.core.errors import RunError
 from crossdistill.core.records import EpochRow
 from crossdistill.core.store import digest
 from crossdistill.core.types import Clock
@@ -40,7 +40,7 @@ def save_state(training: "Training") -> None:
 def restore_state(training: "Training") -> None:
     """Bring a new training to its newest whole checkpoint; nothing where there is none.
 
-    Raises StudyError for the checkpoint of another training.
+    Raises RunError for the checkpoint of another training.
     """
     checkpoint = load_checkpoint(training.folder / "checkpoint")
     if checkpoint is None:
@@ -93,7 +93,7 @@ def _refuse_another(training: "Training", found: Mapping[str, Any]) -> None:
     differ = [name for name, value in mine.items() if found.get(name) != value]
     if differ:
         folder = training.folder / "checkpoint"
-        raise StudyError(
+        raise RunError(
             f"{folder} belongs to another training than {training.description}: made with another {', another '.join(differ)}. "
             f"Delete {folder}, and the same command trains this run from its start; or put back what it was made with."
         )
