@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +63,24 @@ class Planned:
     @property
     def label(self) -> str:
         return f"{self.arm}: {f'{self.teacher} -> ' if self.teacher else ''}{self.network}, seed {self.seed}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def charts_drawn_once() -> Iterator[None]:
+    """Equal specifications are drawn once for all tests: most pages here are of the same study, and drawing is most of their time."""
+    import vl_convert
+
+    draw, drawn = vl_convert.vegalite_to_svg, {}
+
+    def remembered(specification: dict, **options: Any) -> str:
+        key = json.dumps([specification, options], sort_keys=True)
+        if key not in drawn:
+            drawn[key] = draw(specification, **options)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vl_convert, "vegalite_to_svg", remembered)
+        yield
 
 
 @pytest.fixture(scope="session")

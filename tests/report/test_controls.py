@@ -11,13 +11,13 @@ import pytest
 
 from crossdistill.compare import write_table
 from crossdistill.core.records import Against, InheritanceRow, TransferRow
-from crossdistill.report import charts
+from crossdistill.report.conclusion import conclusion, too_few_runs
 from crossdistill.report.contrast_names import CONTRASTS
 from crossdistill.report.contrast_tables import MOST, contrast_table, controls_table, shown_contrasts
 from crossdistill.report.headline import headline_contrasts, headline_rows
 from crossdistill.report.page import render
-from crossdistill.report.sections.controls import transfer_table
-from crossdistill.report.sentences import conclusion, too_few_runs, verdict_sentences
+from crossdistill.report.sections.controls import nowhere_given, transfer_table
+from crossdistill.report.sentences import verdict_sentences
 from crossdistill.report.study_files import read_study
 from crossdistill.report.tables import in_words
 from crossdistill.report.words import MINUS
@@ -296,13 +296,13 @@ def test_one_run_an_arm_is_no_claim() -> None:
     assert "images of these" not in (too_few_runs([row(n_runs=2)]) or "")
 
 
-def test_a_method_read_against_two_controls_has_two_lines_in_the_chart(study_folder: Path) -> None:
-    pair = read_study(study_folder).pairs[0]
-    drawing = charts.inheritance_chart(pair, [row(), row("twin")], 20)
-    assert "kd, twin" in drawing
-    assert "student minus control" in drawing
-    assert "student minus twin" in charts.inheritance_chart(pair, [row("twin")], 20)
-    assert "student minus independent" in charts.inheritance_chart(pair, [row()], 20)
+def test_tau_that_is_nowhere_given_for_one_reason_is_told_once(tmp_path: Path) -> None:
+    refused = [no_tau(probe, "there is no second_independent arm") for probe in ("scramble", "superpixel", "all")]
+    text = words(render(read_study(with_tables(tmp_path, [row()], refused))))
+    assert text.count("there is no second_independent arm") == 1
+    assert "Here it is not given: there is no second_independent arm." in text
+    assert nowhere_given([*refused, tau("clean")]) == ""
+    assert nowhere_given([*refused, no_tau("clean", "the teacher leads by 1.1 points")]) == ""
 
 
 def test_hostile_names_in_every_new_table_stay_text(tmp_path: Path) -> None:

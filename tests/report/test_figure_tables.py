@@ -9,9 +9,9 @@ from crossdistill.compare import read_table, write_table
 from crossdistill.core.records import ResultRow, RunRecord
 from crossdistill.report.names import metric_words
 from crossdistill.report.page import _facts
+from crossdistill.report.sections.cost import cost_table
 from crossdistill.report.sections.figures import FigureTable, figure_tables
 from crossdistill.report.study_files import read_study
-from crossdistill.report.tables import cost_table
 
 FIGURES = {  # (unit, value): (table, name, what stands there)
     "agreement_kappa": (("kappa", 0.5), ("Invariance", "answers unchanged (kappa)", "0.500")),

@@ -13,11 +13,12 @@ import pytest
 from crossdistill.compare import read_table, write_table
 from crossdistill.compare.gates import TOO_LITTLE_SIGNAL
 from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord
-from crossdistill.report import charts
 from crossdistill.report.contrast_tables import contrast_table
 from crossdistill.report.headline import headline_rows
-from crossdistill.report.names import measured, quantity
+from crossdistill.report.matrix import inheritance_matrix
+from crossdistill.report.names import quantity
 from crossdistill.report.page import build_page, render
+from crossdistill.report.sections import curves
 from crossdistill.report.sections.figures import figure_tables
 from crossdistill.report.sentences import verdict_sentences
 from crossdistill.report.study_files import read_study
@@ -69,7 +70,7 @@ def test_a_level_whose_gate_failed_is_grey_with_its_reason_in_text_and_on_hover(
     assert table.footnotes[failed[0].footnote - 1] == REASON
     assert all(cell.text.endswith("%") for cell in failed[1:])  # accuracy itself was measured
     page = render(read_study(folder))
-    assert f'title="{REASON}"' in page
+    assert f'data-tip="{REASON}"' in page
     assert f"<li>{REASON}</li>" in page
 
 
@@ -93,10 +94,12 @@ def test_a_gate_that_was_not_run_is_named_in_tables_and_sentences(folder: Path) 
         "grid=2, gate not run", "grid=4, gate not run", "all levels, gate not run"
     }  # fmt: skip
     (row,) = [r for r in study.inheritance if (r.pair, r.probe, r.metric, r.level_or_auc) == (0, "scramble", "accuracy", "auc")]
-    assert (quantity(row), measured(row)) == ("scramble accuracy (gate not run)", "scramble accuracy")
-    assert "Scramble accuracy (gate not run)" in words(folder)
-    assert "scramble accuracy (gate not run)" in {cells[3].text for cells in contrast_table(study.inheritance).rows}
-    assert not any("gate not run" in cells[3].text for cells in contrast_table(study.inheritance).rows if "superpixel" in cells[3].text)
+    assert quantity(row) == "scramble accuracy"
+    assert "On scramble no network shows that the images can be read at all (gate not run)." in words(folder)
+    assert words(folder).count("Scramble accuracy gate not run") == len(study.pairs)  # once for each row of the charts
+    small = {(cells[3].text, "gate not run" in cells[3].small) for cells in contrast_table(study.inheritance).rows}
+    assert ("scramble accuracy", True) in small
+    assert ("superpixel accuracy", True) not in small
 
 
 def test_the_section_on_probes_tells_what_became_of_each_gate(folder: Path) -> None:
@@ -116,7 +119,7 @@ def test_tables_from_before_there_was_a_gate_load_and_say_that_it_was_not_run(st
     study = read_study(folder)
     assert {row.signal_gate for row in study.results if row.probe in ("clean", "conflict")} == {""}
     assert {row.signal_gate for row in (*study.results, *study.inheritance) if row.probe == "superpixel"} == {"not run"}
-    assert "Scramble accuracy (gate not run)" in words(folder)
+    assert "Scramble accuracy gate not run" in words(folder)
 
 
 def test_a_record_from_before_patch_grids_loads(folder: Path) -> None:
@@ -205,11 +208,11 @@ def test_a_probe_that_dropped_images_is_read_beside_the_clean_accuracy_on_the_ot
     assert "superpixel" in near  # 45 %, the share of its largest class, where a fifth is right by chance on the other sets
 
     drawn: list[Any] = []
-    original = charts._curves_chart
+    original = curves._chart
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(charts, "_curves_chart", lambda data, *rest: drawn.append((data, rest[-1])) or original(data, *rest))
+        patch.setattr(curves, "_chart", lambda data, *rest: drawn.append((data, rest[-1])) or original(data, *rest))
         for probe in ("superpixel", "scramble"):
-            charts.accuracy_curves(study, study.pairs[0], probe)
+            curves.accuracy_curves(study, study.pairs[0], probe)
     (cut, chance), (whole, usual) = drawn
     assert [point["accuracy"] for point in cut if point["place"] == 0] == [pytest.approx(77.7)] * 3
     assert 77.7 not in {point["accuracy"] for point in whole}
@@ -235,8 +238,8 @@ def test_choices_on_a_probe_that_puts_a_cue_there_reach_table_headline_and_chart
     shown = headline_rows([*study.inheritance, bias], study.choice_sets)
     assert bias in shown
     assert accuracy in shown
-    drawing = charts.inheritance_chart(study.pairs[0], [bias.model_copy(update={"signal_gate": "not run"})], 10)
-    assert "shape bias (scramble) (gate not run)" in drawing
+    (line,) = inheritance_matrix(study, study.pairs[0], [bias.model_copy(update={"signal_gate": "not run"})], 10).rows
+    assert (line.name, line.remark) == ("Shape bias (scramble)", "gate not run")
 
 
 def test_where_the_clean_images_hold_no_cues_every_set_with_choices_counts(folder: Path) -> None:

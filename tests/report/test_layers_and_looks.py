@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from crossdistill.compare import write_table
-from crossdistill.core.errors import StudyError
 from crossdistill.core.records import SimilarityRow
 from crossdistill.report import charts
 from crossdistill.report.page import render
@@ -103,6 +102,15 @@ def test_layers_without_a_figure_give_the_reason_and_never_a_number(folder: Path
     assert not re.search(r"\bnan\b", words(render(study)), flags=re.IGNORECASE)
 
 
+def test_a_run_that_could_not_be_compared_is_named_although_others_were(folder: Path) -> None:
+    lost = alike("kd-cnn-1", "teacher-vit-0", "pooled", "pooled", None, status="not_measurable", reason="features-1.npz is damaged")
+    write_table([*rows_of("kd-cnn-0", "teacher-vit-0", 0.2), lost], folder / "similarity.parquet")
+    study = read_study(folder)
+    (item,) = heat_maps(study, study.pairs[0])
+    assert item.table.footnotes == []
+    assert "1 comparison could not be made: features-1.npz is damaged" in words(render(study))
+
+
 def test_a_heat_map_keeps_its_inks_in_the_dark(folder: Path) -> None:
     study = read_study(folder)
     style = (Path(charts.__file__).parent / "style.css").read_text(encoding="utf-8")
@@ -160,8 +168,43 @@ def test_without_images_or_maps_there_is_no_section(folder: Path) -> None:
 
 def test_a_damaged_picture_is_named_with_what_to_do(folder: Path) -> None:
     (folder / "pictures" / "kd-cnn-0" / "grad_cam.webp").write_bytes(b"no picture")
-    with pytest.raises(StudyError, match=r"grad_cam\.webp is damaged .* Delete the folders pictures and instruments"):
-        pair_strips(read_study(folder))
+    whole = (folder / "pictures" / "teacher-vit-0" / "grad_cam.webp").read_bytes()
+    (folder / "pictures" / "independent-cnn-0" / "grad_cam.webp").write_bytes(whole[: len(whole) // 2])
+    (pair,) = pair_strips(read_study(folder))
+    assert [strip.title for strip in pair.strips] == ["Images", "teacher vit: Grad-CAM", "teacher vit: attention rollout"]
+    assert pair.damaged == ["independent-cnn-0/grad_cam.webp", "kd-cnn-0/grad_cam.webp"]
+    text = words(render(read_study(folder)))
+    assert "Damaged pictures are not shown: independent-cnn-0/grad_cam.webp, kd-cnn-0/grad_cam.webp. Delete the folders" in text
+
+
+def test_damaged_images_and_maps_of_one_pair_are_named_and_the_section_stays(folder: Path) -> None:
+    for path in folder.glob("pictures/**/*.webp"):
+        path.write_bytes(b"no picture")
+    (pair,) = pair_strips(read_study(folder))
+    assert (pair.strips, pair.damaged[0], len(pair.damaged)) == ([], "images.webp", 5)
+
+
+def test_the_first_groups_are_open_and_the_others_folded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looks, "UNFOLDED", 1)
+    page = render(read_study(folder))
+    assert re.findall(r'<details class="looks"( open)?>\s*<summary>([^<]*)</summary>', page) == [
+        (" open", "Grad-CAM"),
+        ("", "attention rollout"),
+    ]
+
+
+def test_strips_and_heat_maps_say_which_pair_and_method_they_belong_to(folder: Path) -> None:
+    page = render(read_study(folder))
+    assert '<figure class="strip" data-pair="0" data-seed="0" data-method="kd"><figcaption>kd cnn: Grad-CAM' in page
+    assert '<figure data-pair="0" data-method="kd"><figcaption>kd cnn beside teacher vit' in page
+    assert '<figure data-pair="0"><figcaption>independent cnn beside teacher vit' in page
+
+
+def test_the_cells_of_a_heat_map_say_their_figures(folder: Path) -> None:
+    study = read_study(folder)
+    labels = re.findall(r'aria-label="(kd[^"]*)"', heat_maps(study, study.pairs[0])[1].svg)
+    assert labels[0] == "kd cnn stage1, teacher vit stage1: 0.30 (0.20 to 0.40)"
+    assert len(labels) == len(LAYERS) ** 2
 
 
 def test_hostile_layers_stay_text(folder: Path) -> None:

@@ -7,18 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossdistill.core.records import InheritanceRow, RunRecord
+from crossdistill.report.certainty import runs_needed
+from crossdistill.report.conclusion import conclusion, too_few_runs
 from crossdistill.report.headline import headline_rows
-from crossdistill.report.sentences import (
-    TITLES,
-    conclusion,
-    evidence,
-    notes,
-    quantity,
-    runs_needed,
-    shown_verdict,
-    too_few_runs,
-    verdict_sentences,
-)
+from crossdistill.report.names import TITLES, quantity, shown_verdict
+from crossdistill.report.network_notes import notes
+from crossdistill.report.sentences import evidence, verdict_sentences
 from crossdistill.report.study_files import read_study
 
 
@@ -191,6 +185,34 @@ def test_the_conclusion_of_few_runs_counts_what_is_off_zero_and_its_direction():
     against = few(probe="superpixel", difference=-0.2, low=-0.3, high=-0.1)
     text = conclusion([few(), against, few(probe="clean", low=-0.1)]).replace("\u00a0", " ").replace("\u2212", "-")
     assert text.startswith("Of 3 contrasts, 2 are off zero, 1 of them towards the teacher. The largest: superpixel accuracy -20.0 points")
+
+
+def test_the_conclusion_of_few_runs_speaks_of_those_alone_in_which_something_could_be_seen():
+    idle = few(probe="superpixel", verdict="method_did_not_act")  # off zero, and for another reason than its teacher
+    text = conclusion([few(low=-0.1), few(probe="clean", low=-0.1), idle]).replace("\u00a0", " ")
+    assert text.startswith("None of 2 contrasts can be told from zero. The largest difference is scramble accuracy +4.1 points")
+    assert text.endswith(" Of the other contrasts: 1 “method did not act”.")
+    assert conclusion([few(low=-0.1), idle]).startswith("The only difference is scramble accuracy")
+    assert conclusion([idle]) == "None of 1 contrast shows anything that could have come from the teacher: 1 “method did not act”."
+    assert "2 are off zero" not in conclusion([few(), idle])
+
+
+def test_some_arms_short_of_runs_take_no_verdict_from_the_others():
+    rows = [row(), few(method="crd"), few(method="crd", verdict="not_measurable")]
+    assert conclusion(rows).startswith("Inherited: scramble accuracy")
+    assert too_few_runs(rows) == (
+        "In 1 of 2 contrasts (crd of vit → cnn) an arm has too few runs for a verdict of inheritance, the smallest 2 runs: "
+        "that takes at least 5 runs an arm. `crossdistill study run` makes the runs that are missing."
+    )
+
+
+def test_nothing_is_towards_a_teacher_whose_side_is_not_known():
+    unsure = dict(teacher_gap=0.12, gap_low=-0.05, gap_high=0.29)
+    assert "towards the teacher" in conclusion([few()])
+    assert "not one of them towards the teacher" in conclusion([few(**unsure)])
+    text = only_text(few(**unsure))
+    assert "Off zero, but 2 runs" in text
+    assert "the teacher, but" not in text
 
 
 def test_the_headline_takes_averages_over_levels_and_choices_on_sets_of_their_own():

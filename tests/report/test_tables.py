@@ -8,9 +8,10 @@ import pytest
 
 from crossdistill.core.records import ResultRow
 from crossdistill.report.contrast_tables import contrast_table
+from crossdistill.report.sections.cost import cost_table
 from crossdistill.report.sections.figures import figure_tables
 from crossdistill.report.study_files import read_study
-from crossdistill.report.tables import cost_table, mean_figure, metric_table
+from crossdistill.report.tables import mean_figure, metric_table
 
 
 def result(**changes: Any) -> ResultRow:
@@ -95,7 +96,7 @@ def test_the_contrast_table_gives_every_row_its_reason(study_folder):
 def test_cost_is_averaged_over_the_runs_of_an_arm_teachers_first(study_folder):
     table = cost_table(read_study(study_folder).records)
     assert [(cells[0].text, cells[1].text, cells[2].text) for cells in table.rows][:2] == [("cnn", "teacher", "1"), ("vit", "teacher", "1")]
-    assert {cells[4].text for cells in table.rows} == {"2.60"}
+    assert {cells[5].text for cells in table.rows} == {"2.60"}
 
 
 def test_the_columns_of_controls_say_who_taught_them(study_folder: Path) -> None:

@@ -1,6 +1,7 @@
 """From observations to the tables: what every network scored, and what its students inherited (torch-free)."""
 
 from crossdistill.compare.contrasts import inheritance_table
+from crossdistill.compare.gains import gain_table
 from crossdistill.compare.gates import Gates, SignalGate, signal_gates
 from crossdistill.compare.observed import Contrast, ObservedRun, Pair
 from crossdistill.compare.pairs import pairs_table
@@ -15,6 +16,7 @@ __all__ = [
     "ObservedRun",
     "Pair",
     "SignalGate",
+    "gain_table",
     "inheritance_table",
     "pairs_table",
     "read_table",

@@ -6,11 +6,11 @@ from crossdistill.compare.figures import SIDING
 from crossdistill.core.records import Against, InheritanceRow
 from crossdistill.report.contrast_names import CONTRASTS
 from crossdistill.report.headline import whole_curves
-from crossdistill.report.names import TITLES, plain, quantity, shown_verdict
+from crossdistill.report.names import NOT_RUN, TITLES, plain, quantity, shown_verdict
 from crossdistill.report.tables import Cell, Column, Table, level_name
 from crossdistill.report.words import NO_NUMBER, SPACE, difference, is_share, known
 
-MOST = 1500
+MOST = 1000
 """Contrasts on the page; a row weighs about a kilobyte, and the page stays below 5 MB."""
 
 
@@ -31,23 +31,23 @@ def contrast_table(rows: Sequence[InheritanceRow], units: Mapping[str, str] | No
     for place, row in enumerate(rows):
         verdict, unit = shown_verdict(row), (units or {}).get(row.metric, "")
         details = [level_name(row.level_or_auc), "declared in advance" if row.role == "primary" else ""]
+        details += [NOT_RUN] if row.signal_gate == "not run" else []
         measured = quantity(row.model_copy(update={"level_or_auc": ""}))
-        table.rows.append(
-            [
-                Cell(f"{row.teacher} → {row.student}", place),
-                Cell(row.method, row.method),
-                Cell(CONTRASTS[row.contrast].title, row.contrast),
-                Cell(measured, f"{measured} {row.level_or_auc}", ", ".join(filter(None, details))),
-                difference_cell(row.difference, row.low, row.high, unit),
-                difference_cell(row.teacher_gap, row.gap_low, row.gap_high, unit),
-                Cell(TITLES[verdict], TITLES[verdict], mark=verdict),
-                _p_cell(row.p_holm, ""),
-                _p_of_others(row),
-                _smallest_cell(row.minimum_detectable, unit),
-                Cell(row.p_source or "no procedure", row.p_source),
-                Cell("; ".join(filter(None, [row.reason, row.note])), row.reason),
-            ]
-        )
+        cells = [
+            Cell(f"{row.teacher} → {row.student}", place),
+            Cell(row.method, row.method),
+            Cell(CONTRASTS[row.contrast].title, row.contrast),
+            Cell(measured, f"{measured} {row.level_or_auc}", ", ".join(filter(None, details))),
+            difference_cell(row.difference, row.low, row.high, unit),
+            difference_cell(row.teacher_gap, row.gap_low, row.gap_high, unit),
+            Cell(TITLES[verdict], TITLES[verdict], mark=verdict),
+            _p_cell(row.p_holm, ""),
+            _p_of_others(row),
+            _smallest_cell(row.minimum_detectable, unit),
+            Cell(row.p_source or "no procedure", row.p_source),
+            Cell("; ".join(filter(None, [row.reason, row.note])), row.reason),
+        ]
+        table.add(cells, pair=row.pair, method=row.method, probe=row.probe)
     return table
 
 
@@ -93,7 +93,7 @@ def controls_table(rows: Sequence[InheritanceRow], title: str) -> Table | None:
     table = Table(f"{title}: differences from each control, in points", heads)
     for place, probe in enumerate(dict.fromkeys(probe for _, probe in found)):
         cells = [_control_cell(table, found.get((contrast, probe))) for contrast in contrasts]
-        table.rows.append([Cell(plain(probe), place), *cells])
+        table.add([Cell(plain(probe), place), *cells], probe=probe)
     return table
 
 

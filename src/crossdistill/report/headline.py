@@ -1,18 +1,22 @@
 """Which rows of `inheritance.parquet` the page opens with: of each method its own contrasts, and of those what a reader asks first."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from crossdistill.compare.figures import SIDING
 from crossdistill.core.records import Against, InheritanceRow
 from crossdistill.report.names import is_choice
+from crossdistill.report.wanted import direction_of
 
 
-def headline_rows(rows: Sequence[InheritanceRow], choice_sets: Collection[str]) -> list[InheritanceRow]:
+def headline_rows(
+    rows: Sequence[InheritanceRow], choice_sets: Collection[str], wanted: Mapping[str, str] | None = None
+) -> list[InheritanceRow]:  # fmt: skip
     """The rows that deserve a sentence: accuracy on clean images and on each probe over all levels, choices between cues, and sides taken.
 
     Of each method only the contrasts that were declared for it, else that with its twin, else that with the independents. Choices
     count on the `choice_sets`, whose images hold cues of different classes. On sets of their own, such as the cue conflict, no
-    answer is right: their accuracy would only repeat one of the choices. Retention and the single levels stay in the tables.
+    answer is right: their accuracy would only repeat one of the choices. Retention and the single levels stay in the tables, unless
+    the study file says of a figure which way is `wanted`.
     """
     own = headline_contrasts(rows)
     # A probe shows the clean test images again, so it has a retention; a set of its own has none.
@@ -26,6 +30,8 @@ def headline_rows(rows: Sequence[InheritanceRow], choice_sets: Collection[str]) 
             return False
         if is_choice(row.metric):
             return row.probe in choice_sets
+        if row.metric != "accuracy" and direction_of(row, wanted or {}):
+            return True
         return row.metric == SIDING or (row.metric == "accuracy" and row.probe not in no_right_answer)
 
     return [row for row in whole_curves(rows) if deserves(row)]

@@ -38,11 +38,6 @@ def shown_verdict(row: InheritanceRow) -> Verdict:
 
 
 def quantity(row: InheritanceRow) -> str:
-    """What was measured, in words, and whether nobody knows that the probe can be read: "scramble accuracy (gate not run)"."""
-    return f"{measured(row)} ({NOT_RUN})" if row.signal_gate == "not run" else measured(row)
-
-
-def measured(row: InheritanceRow) -> str:
     """What was measured, in words: "clean accuracy", "scramble accuracy at grid=4", "texture choices on conflict images".
 
     The metric's own name serves where no better word is known, so that a new metric needs no change here.

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from crossdistill.core.records import CEILING, EARLIER_TEACHER
 from crossdistill.core.store import write_text
 from crossdistill.report import sections
+from crossdistill.report.directions import isolated, spelled_out
+from crossdistill.report.filters import filter_choices
 from crossdistill.report.study_files import StudyFiles, read_study
 from crossdistill.report.words import count, listed
 
@@ -40,8 +42,8 @@ def build_page(folder: Path) -> Path:
     return page
 
 
-def render(study: StudyFiles) -> str:
-    """The page as HTML, every text escaped."""
+def render(study: StudyFiles, *, reload_seconds: int | None = None) -> str:
+    """The page as HTML, every text escaped. With `reload_seconds` it loads itself again in a browser."""
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
     from markupsafe import Markup
 
@@ -49,27 +51,39 @@ def render(study: StudyFiles) -> str:
         loader=PackageLoader("crossdistill.report", ""),
         autoescape=select_autoescape(("html", "j2")),
         undefined=StrictUndefined,
+        finalize=isolated,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= dict(svg=Markup, shape_of=_SHAPES.__getitem__, tone_of=_tone)
-    script = _with_sections("page.js")
+    environment.globals |= dict(svg=lambda drawing: Markup(spelled_out(drawing)), shape_of=_SHAPES.__getitem__, tone_of=_tone)
+    script = _script()
     return environment.get_template("page.html.j2").render(
         study=study,
         question=_question(study),
         facts=_facts(study),
         sections=list(_sections(study, environment)),
-        style=Markup(_with_sections("style.css")),
+        choices=filter_choices(study),
+        reload_seconds=reload_seconds,
+        style=Markup("\n".join([_text("style.css"), *_parts(".css")])),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def _with_sections(name: str) -> str:
-    """A file of the whole page, followed by those that sections have of that kind for themselves (`sections/NAME.css`)."""
-    own = [file for file in files(sections).iterdir() if file.name.endswith(Path(name).suffix)]
-    texts = [(files("crossdistill.report") / name), *sorted(own, key=lambda file: file.name)]
-    return "\n".join(file.read_text(encoding="utf-8") for file in texts)
+def _script() -> str:
+    """The page's one script: the theme before the first paint, and everything else when the page has been read."""
+    return "\n".join([_text("theme.js"), 'addEventListener("DOMContentLoaded", () => {', _text("announce.js"), *_parts(".js"), "});"])
+
+
+def _parts(suffix: str) -> Iterator[str]:
+    """What the page does and looks like beyond its basis: the files of `behaviour`, then those that sections have for themselves."""
+    for folder in (files("crossdistill.report") / "behaviour", files(sections)):
+        found = [file for file in folder.iterdir() if file.name.endswith(suffix)]
+        yield from (file.read_text(encoding="utf-8") for file in sorted(found, key=lambda file: file.name))
+
+
+def _text(name: str) -> str:
+    return (files("crossdistill.report") / name).read_text(encoding="utf-8")
 
 
 def _sections(study: StudyFiles, environment: "Environment") -> Iterator[Section]:

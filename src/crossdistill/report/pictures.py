@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 WIDEST = 1200  # px; previews show small images enlarged, so that more would only weigh
-LOSSLESS_BYTES = 100_000
+LOSSLESS_BYTES = 40_000
 
 
 def data_uri(path: Path) -> str:
-    """A picture as a `data:image/webp` address: lossless up to 100 kB, as enlarged pixels and flat colours are, else at quality 85."""
+    """A picture as a `data:image/webp` address: lossless up to 40 kB, as enlarged pixels and flat colours are, else at quality 85."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -26,6 +26,16 @@ def data_uri(path: Path) -> str:
 def webp_address(encoded: bytes) -> str:
     """The bytes of a WebP file as a `data:image/webp` address."""
     return "data:image/webp;base64," + base64.b64encode(encoded).decode()
+
+
+def picture_address(path: Path) -> tuple[str, tuple[int, int]]:
+    """A WebP file as a data address, with its (width, height) in pixels. Raises OSError where it is no whole picture."""
+    from PIL import Image
+
+    encoded = path.read_bytes()
+    with Image.open(io.BytesIO(encoded), formats=["WEBP"]) as image:
+        image.load()  # a file that was cut off has a head like any other
+        return webp_address(encoded), image.size
 
 
 def picture_size(path: Path) -> tuple[int, int]:

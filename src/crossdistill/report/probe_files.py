@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from crossdistill.core import registry
+from crossdistill.core.errors import UnknownNameError
 from crossdistill.core.records import GateStatus
 from crossdistill.core.store import read_json
 from crossdistill.probes._tiles import token_aligned
@@ -31,6 +33,7 @@ class Probe:
     control_of: str | None = None
     reported: frozenset[str] = frozenset()  # factors that the probe itself gives its images, such as the texture it put there
     not_gated: str | None = None  # why no network could be trained on it for its signal gate
+    about: frozenset[str] = frozenset()  # of what its figures tell, such as texture or noise
     tiles: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)  # {level: (height, width) of "tile" and image "size"}
 
     @property
@@ -77,8 +80,17 @@ def _probe(folder: Path, plan: Mapping[str, Any]) -> Probe:
         control_of=facts.get("control_of"),
         reported=frozenset(factor for level in manifest["levels"] for factor in level.get("factors", ())),
         not_gated=plan.get("no_ceilings", {}).get(manifest["probe"]),
+        about=frozenset(facts["about"] if "about" in facts else _declared(manifest["probe"])),
         tiles=facts.get("tiles", {}),
     )
+
+
+def _declared(name: str) -> Sequence[str]:
+    """What a probe says that it is about, for plans from before they said so; nothing where it is not installed here."""
+    try:
+        return registry.get("probe", name).facts["about"]
+    except UnknownNameError:
+        return ()
 
 
 def with_controls(names: Sequence[str], control_of: Mapping[str, str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from crossdistill.compare import read_table
 from crossdistill.compare.gates import TOO_LITTLE_SIGNAL
-from crossdistill.core.errors import StudyError
+from crossdistill.core.errors import RunError, StudyError
 from crossdistill.core.records import CLEAN_ACCURACY, GateStatus, InheritanceRow, ResultRow, RunRecord, SimilarityRow, TransferRow, subject
 from crossdistill.core.store import read_json
 from crossdistill.report.names import is_choice
@@ -68,6 +68,11 @@ class StudyFiles:
         """Accuracy of a guess, 1 / classes; None where the classes are not known."""
         classes = self.plan.get("images", {}).get("class_names") or ()
         return 1 / len(classes) if classes else None
+
+    @property
+    def wanted(self) -> Mapping[str, str]:
+        """{probe or figure: "up" or "down"}, the changes that the study file calls welcome."""
+        return self.plan.get("wanted") or {}
 
     @property
     def one_teacher_checkpoint(self) -> bool:
@@ -170,7 +175,7 @@ def read_study(folder: Path) -> StudyFiles:
         task["run"] for task in (*plan.get("tasks", ()), *plan.get("ceilings", ()))
     }  # a changed study may have left runs and probes of its former plan
     found = [path.parent for path in sorted(folder.glob("runs/*/record.json"))]
-    records = tuple(RunRecord.load(path) for path in found if not planned or path.name in planned)
+    records, damaged = _records([path for path in found if not planned or path.name in planned])
     probes = read_probes(folder / "probes", plan)
     results, inheritance = _rows(folder / "results.parquet", ResultRow), _rows(folder / "inheritance.parquet", InheritanceRow)
     names = _probe_names(probes, results)
@@ -184,11 +189,22 @@ def read_study(folder: Path) -> StudyFiles:
         records=records,
         probes=probes,
         failures=_failures(folder / "failures.json"),
-        missing=_missing(folder, plan, records),
+        missing=(*_missing(folder, plan, records), *damaged),
         left_out=plan.get("left_out", {}),
         transfer=_rows(folder / "transfer.parquet", TransferRow),
         similarity=_rows(folder / "similarity.parquet", SimilarityRow),
     )
+
+
+def _records(folders: Sequence[Path]) -> tuple[tuple[RunRecord, ...], tuple[str, ...]]:
+    """The records that can be read, and a sentence for each of the others."""
+    records, damaged = [], []
+    for folder in folders:
+        try:
+            records.append(RunRecord.load(folder))
+        except RunError as error:
+            damaged.append(str(error))
+    return tuple(records), tuple(damaged)
 
 
 def _rows(path: Path, row_type: type) -> tuple:

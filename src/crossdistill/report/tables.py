@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from crossdistill.core.records import CLEAN_ACCURACY, EARLIER_TEACHER, Against, InheritanceRow, ResultRow, RunRecord
+from crossdistill.core.records import CLEAN_ACCURACY, Against, InheritanceRow, ResultRow
 from crossdistill.report.names import NOT_RUN, metric_words, plain
 from crossdistill.report.probe_files import Gate
 from crossdistill.report.study_files import PlannedPair, StudyFiles
-from crossdistill.report.words import NO_NUMBER, SPACE, count, duration, figure, known
+from crossdistill.report.words import NO_NUMBER, SPACE, count, figure, known
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,35 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head, and a second line below it."""
+    """A column's head, and a second line below it; `facts` as those of a row, where the whole column belongs to one method or pair."""
 
     name: str
     small: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Table:
-    """A table with its columns, rows of cells and numbered reasons."""
+    """A table with its columns, rows of cells and numbered reasons.
+
+    `facts` says by place of the row what it belongs to ({"probe": "scramble", "method": "kd", "pair": "0", "seed": "3"}, only those
+    that apply); the page's filter hides rows by them.
+    """
 
     caption: str
     columns: list[Column]
     rows: list[list[Cell]] = field(default_factory=list)
     footnotes: list[str] = field(default_factory=list)
+    facts: dict[int, Mapping[str, str]] = field(default_factory=dict)
+
+    def add(self, cells: list[Cell], **facts: object) -> None:
+        """Append a row that belongs to a `probe`, `method`, `pair` or `seed`: `table.add(cells, probe="scramble", pair=0)`."""
+        self.facts[len(self.rows)] = {name: str(value) for name, value in facts.items()}
+        self.rows.append(cells)
+
+    def is_text(self, column: int) -> bool:
+        """Whether the column holds words, which stand on the left, and no figures."""
+        return any(isinstance(row[column].sort, str) for row in self.rows)
 
     def footnote(self, text: str) -> int:
         """The number of this reason, which is added where it is new."""
@@ -96,9 +111,14 @@ def mean_figure(rows: Sequence[ResultRow]) -> Figure | None:
     if not values:
         return Figure(None, None, None, 0, _unit(rows[0]), next((row.reason for row in rows if row.reason), "no reason was recorded"))
     low, high = (min(values), max(values)) if len(values) > 1 else (measured[0].low, measured[0].high)
-    unmeasured = next((row.reason for row in rows if row not in measured and row.reason), None)
-    remark = f"not measurable in {len(rows) - len(values)} of {count(len(rows), 'run')}: {unmeasured}" if unmeasured else measured[0].reason
-    return Figure(fmean(values), low, high, len(values), _unit(rows[0]), remark)
+    return Figure(fmean(values), low, high, len(values), _unit(rows[0]), partly_measured(rows) or measured[0].reason)
+
+
+def partly_measured(rows: Sequence[ResultRow]) -> str | None:
+    """In how many runs a figure was not measurable, and why in the first of them; None where it was in all, or nobody says why."""
+    lost = [row for row in rows if row.status != "ok" or not known(row.value)]
+    reason = next((row.reason for row in lost if row.reason), None)
+    return f"not measurable in {len(lost)} of {count(len(rows), 'run')}: {reason}" if reason else None
 
 
 def _unit(row: ResultRow) -> str:
@@ -130,7 +150,7 @@ def metric_table(
     if not columns:
         return None
     several = len(metrics) > 1
-    heads = [Column(series.name, _taught(pair, series)) for pair, series in columns]
+    heads = [Column(series.name, _taught(pair, series), _whose(study, series)) for pair, series in columns]
     table = Table(heading, [Column("Figure" if several else "Images")] + heads)
     order = {probe: levels for probe, levels in study.level_order.items() if sets is None or probe in sets}
     levels = [(p, level) for p, of in order.items() for level in of if not averaged or level == "auc" or "auc" not in of]
@@ -138,7 +158,7 @@ def metric_table(
         for probe, level in levels:
             if metric == "accuracy" and level == study.dropping.get(probe):
                 figures = [clean_figure(study, series, probe) for _, series in columns]
-                table.rows.append(_figure_row(table, [plain(probe), "the same images, clean"], figures, study.chance_on(probe), None))
+                table.add(_figure_row(table, [plain(probe), "the same images, clean"], figures, study.chance_on(probe), None), probe=probe)
             figures = [find_figure(study, series, probe, level, metric) for _, series in columns]
             if any(figures):
                 control = f"control of {plain(study.control_of[probe])}" if probe in study.control_of else ""
@@ -146,7 +166,7 @@ def metric_table(
                 chance = study.chance_on(probe) if metric == "accuracy" else None
                 row = _figure_row(table, names, figures, chance, study.gates.get((probe, level)))
                 aligned = [False, *((series.network, probe, level) in study.token_aligned for _, series in columns)]
-                table.rows.append([_aligned(cell) if whole else cell for cell, whole in zip(row, aligned, strict=True)])
+                table.add([_aligned(cell) if whole else cell for cell, whole in zip(row, aligned, strict=True)], probe=probe)
     return table if table.rows else None
 
 
@@ -188,6 +208,15 @@ def _taught(pair: PlannedPair, series: Series) -> str:
     return f"{teacher} → {series.network}" if teacher else series.network
 
 
+def _whose(study: StudyFiles, series: Series) -> dict[str, str]:
+    """The pairs that a column belongs to, several where they share the network, and its method, of which controls are part."""
+    own = [(p, s) for p in study.pairs for s in (*series_of(p), *controls_of(p)) if (s.arm, s.network) == (series.arm, series.network)]
+    method = series.arm.partition("+")[0]
+    taught = any(method in pair.methods for pair, _ in own)
+    pairs = [p.index for p, s in own if not taught or s.teacher == series.teacher]
+    return {"pair": " ".join(map(str, pairs)), **({"method": method} if taught else {})}
+
+
 def _networks(study: StudyFiles, metrics: Sequence[str]) -> list[tuple[PlannedPair, Series]]:
     """The networks of all pairs that have a figure. An independent taught by nobody stands there once, however many pairs share it."""
     rows = [row for row in study.results if row.metric in metrics]
@@ -210,7 +239,9 @@ def _figure_cell(table: Table, found: Figure | None, chance: float | None) -> Ce
     if found.value is None:
         return Cell(NO_NUMBER, None, footnote=table.footnote(found.reason or ""), mark="muted")
     near_chance = chance is not None and known(found.low) and found.low <= chance  # type: ignore[operator]
-    small = f"{_bare(found.low, found.unit)} to {_bare(found.high, found.unit)}" if known(found.low) and known(found.high) else ""
+    small = (
+        f"{_bare(found.low, found.unit)}{SPACE}to{SPACE}{_bare(found.high, found.unit)}" if known(found.low) and known(found.high) else ""
+    )
     footnote = table.footnote(found.reason) if found.reason else None
     return Cell(
         figure(found.value, found.unit),
@@ -224,36 +255,6 @@ def _figure_cell(table: Table, found: Figure | None, chance: float | None) -> Ce
 def _bare(value: float | None, unit: str) -> str:
     """A limit without its unit, which the figure above it carries."""
     return figure(value, unit).split(SPACE)[0]
-
-
-def cost_table(records: Sequence[RunRecord]) -> Table:
-    """What each arm cost: mean over its runs. The weights of a teacher after an epoch cost nothing of their own."""
-    columns = ["Network", "Arm", "Runs", "Parameters", "Seconds an epoch", "Images a second", "Training"]
-    table = Table("Cost of each arm, mean over its runs", [Column(name) for name in columns])
-    arms: dict[tuple[str, str, str | None, str], list[RunRecord]] = {}
-    own = [record for record in records if record.arm != EARLIER_TEACHER]
-    for record in sorted(own, key=lambda record: (record.arm != "teacher", record.arm != "independent")):
-        arms.setdefault((record.student, record.arm, record.teacher, record.model), []).append(record)
-    for (student, arm, teacher, model), runs in arms.items():
-        seconds, per_epoch = _mean_timing(runs, "seconds"), _mean_timing(runs, "seconds_per_epoch")
-        speed = _mean_timing(runs, "images_per_second")
-        table.rows.append(
-            [
-                Cell(student, student, model),
-                Cell(arm, arm, f"from {teacher}" if teacher else ""),
-                Cell(str(len(runs)), len(runs)),
-                Cell(f"{runs[0].parameters:,}", runs[0].parameters),
-                Cell(f"{per_epoch:.2f}" if per_epoch is not None else "not recorded", per_epoch),
-                Cell(f"{speed:,.0f}" if speed is not None else "not recorded", speed),
-                Cell(duration(seconds), seconds),
-            ]
-        )
-    return table
-
-
-def _mean_timing(runs: Sequence[RunRecord], name: str) -> float | None:
-    values = [run.timing[name] for run in runs if known(run.timing.get(name))]
-    return fmean(values) if values else None
 
 
 def in_words(study: StudyFiles, pair: PlannedPair, row: InheritanceRow) -> str:

@@ -2,6 +2,7 @@
 
 import math
 
+from crossdistill.core.setting_words import joined
 from crossdistill.metrics._answers import CHANCE, COUNT
 
 MINUS = "\u2212"
@@ -125,13 +126,18 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
+def in_percent(share: float | None) -> float | None:
+    """A share as a place on an axis of per cent."""
+    return None if share is None else 100 * share
+
+
 def listed(items: list[str], last: str = "and") -> str:
     """Items as one enumeration.
 
     >>> listed(["clean", "scramble", "superpixel"])
     'clean, scramble and superpixel'
     """
-    return f" {last} ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+    return joined(items, last)
 
 
 def duration(seconds: float | None) -> str:

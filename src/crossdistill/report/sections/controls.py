@@ -19,16 +19,19 @@ TITLE, PLACE = "Controls", 20
 
 def contents(study: StudyFiles) -> dict[str, Any] | None:
     """What the template prints; None where no method was compared with more than independents."""
-    controls, transfer = method_controls(study), transfer_table(study.transfer)
-    if not controls and not transfer:
+    controls, refused = method_controls(study), nowhere_given(study.transfer)
+    transfer = None if refused else transfer_table(study.transfer)
+    if not controls and not study.transfer:
         return None
-    return dict(controls=controls, controls_meanings=meanings(study.inheritance), transfer=transfer)
+    return dict(controls=controls, controls_meanings=meanings(study.inheritance), transfer=transfer, refused=refused)
 
 
 @dataclass(frozen=True)
 class MethodControls:
     """The controls of one method between one teacher and one student."""
 
+    pair: int
+    method: str
     title: str
     remarks: list[str]
     table: Table
@@ -36,13 +39,13 @@ class MethodControls:
 
 def method_controls(study: StudyFiles) -> list[MethodControls]:
     """One entry for each pair and method that was compared with more than independents."""
-    found = []
+    found: list[MethodControls] = []
     for pair in study.pairs:
         for method in pair.methods:
             rows = [row for row in study.inheritance if (row.pair, row.method) == (pair.index, method)]
             title = f"{pair.title}, {method}"
             if table := controls_table(rows, title):
-                found.append(MethodControls(title, list(_remarks(method, rows)), table))
+                found.append(MethodControls(pair.index, method, title, list(_remarks(method, rows)), table))
     return found
 
 
@@ -81,6 +84,16 @@ def _in_brackets(row: InheritanceRow) -> str:
     return f" ({limits})" if limits else ""
 
 
+def nowhere_given(rows: Sequence[TransferRow]) -> str:
+    """The reason, where one and the same keeps the ratio from being given anywhere; empty where it is given, or reasons differ."""
+    reasons = {row.reason or "no reason was recorded" for row in rows if _refused(row)}
+    return reasons.pop() if len(reasons) == 1 and all(_refused(row) for row in rows) else ""
+
+
+def _refused(row: TransferRow) -> bool:
+    return row.status == "not_measurable" or row.tau is None or not known(row.tau)
+
+
 def transfer_table(rows: Sequence[TransferRow]) -> Table | None:
     """Tau of each pair, method and probe with its interval, or why it is not given; None where nothing was computed."""
     if not rows:
@@ -88,21 +101,20 @@ def transfer_table(rows: Sequence[TransferRow]) -> Table | None:
     heads = ["Pair", "Method", "Images", "Tau", "Teacher's lead, in points", "Runs"]
     table = Table("The ratio tau", [Column(name) for name in heads])
     for place, row in enumerate(rows):
-        table.rows.append(
-            [
-                Cell(f"{row.teacher} → {row.student}", place),
-                Cell(row.method, row.method),
-                Cell("all probes, pooled" if row.probe == "all" else plain(row.probe), row.probe),
-                _tau(table, row),
-                difference_cell(row.teacher_gap, row.gap_low, row.gap_high),
-                Cell(str(row.n_runs), row.n_runs),
-            ]
-        )
+        cells = [
+            Cell(f"{row.teacher} → {row.student}", place),
+            Cell(row.method, row.method),
+            Cell("all probes, pooled" if row.probe == "all" else plain(row.probe), row.probe),
+            _tau(table, row),
+            difference_cell(row.teacher_gap, row.gap_low, row.gap_high),
+            Cell(str(row.n_runs), row.n_runs),
+        ]
+        table.add(cells, pair=row.pair, method=row.method, **({} if row.probe == "all" else {"probe": row.probe}))
     return table
 
 
 def _tau(table: Table, row: TransferRow) -> Cell:
-    if row.status == "not_measurable" or row.tau is None or not known(row.tau):
+    if _refused(row):
         return Cell(NO_NUMBER, None, footnote=table.footnote(row.reason or "no reason was recorded"), mark="muted")
     known_interval = known(row.low) and known(row.high)
     limits = f"{_ratio(row.low)} to {_ratio(row.high)}" if known_interval else "interval without end"

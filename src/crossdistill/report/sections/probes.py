@@ -16,8 +16,11 @@ TITLE, PLACE = "Probes", 70
 
 def contents(study: StudyFiles) -> dict[str, Any]:
     """What the template prints."""
-    return dict(probe_pictures=[probe_picture(study, probe) for probe in study.probes])
+    return dict(probe_pictures=[probe_picture(study, probe) for probe in study.probes], unfolded=UNFOLDED)
 
+
+UNFOLDED = 4
+"""Probes whose pictures are open from the start."""
 
 GATE_WORDS: dict[GateStatus, str] = {"passed": "signal gate passed", "failed": "signal gate failed", "not run": NOT_RUN}
 
@@ -30,14 +33,19 @@ class ProbePicture:
     address: str | None
     size: tuple[int, int] | None
     remarks: list[str]
+    absent: str = ""  # why there is no picture
 
 
 def probe_picture(study: StudyFiles, probe: Probe) -> ProbePicture:
-    """What the page shows of a probe; without an address where no preview was stored."""
+    """What the page shows of a probe; without an address where no preview was stored, or it is damaged."""
     remarks = list(_remarks(study, probe))
     if probe.preview is None:
-        return ProbePicture(probe, None, None, remarks)
-    return ProbePicture(probe, data_uri(probe.preview), picture_size(probe.preview), remarks)
+        return ProbePicture(probe, None, None, remarks, "No preview was stored for this probe.")
+    try:
+        return ProbePicture(probe, data_uri(probe.preview), picture_size(probe.preview), remarks)
+    except OSError:
+        absent = f"{probe.preview.parent.name}/{probe.preview.name} is damaged: `crossdistill study run` puts it back."
+        return ProbePicture(probe, None, None, remarks, absent)
 
 
 def short_remark(study: StudyFiles, probe: str) -> str:

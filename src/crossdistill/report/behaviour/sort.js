@@ -1,7 +1,10 @@
-// Makes every table of class "sortable" sortable by its headers. Without JavaScript the tables stay as they are.
+// Makes every table of class "sortable" sortable by its headers, and searchable where it is long. Without scripts tables stay as they are.
 (() => {
+  const LONG = 30; // rows
+
   const value = (row, column) => {
-    const raw = row.cells[column].dataset.sort;
+    const cell = row.cells[column];
+    const raw = cell.dataset.sort ?? (cell.matches(".text") ? cell.textContent : undefined);
     if (raw === undefined) return null; // no figure: always last
     const number = Number(raw);
     return raw !== "" && Number.isFinite(number) ? number : raw;
@@ -23,6 +26,25 @@
     header.setAttribute("aria-sort", direction);
   };
 
+  const searchable = (table) => {
+    const rows = [...table.tBodies[0].rows];
+    const label = document.createElement("label");
+    label.className = "search";
+    const box = document.createElement("input");
+    box.type = "search";
+    box.autocomplete = "off";
+    label.append("Search the rows ", box);
+    table.closest(".scroll").before(label);
+    let texts;
+    box.addEventListener("input", () => {
+      texts ??= rows.map((row) => row.textContent.toLowerCase());
+      const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+      rows.forEach((row, place) => row.classList.toggle("searched-out", !words.every((word) => texts[place].includes(word))));
+      document.documentElement.dispatchEvent(new CustomEvent("filtered"));
+      announce(`${rows.filter((row) => !row.matches(".searched-out, .filtered-out")).length} rows`);
+    });
+  };
+
   for (const table of document.querySelectorAll("table.sortable")) {
     [...table.tHead.rows[0].cells].forEach((header, column) => {
       const button = document.createElement("button");
@@ -31,5 +53,6 @@
       header.append(button);
       button.addEventListener("click", () => sort(table, header, column));
     });
+    if (table.tBodies[0].rows.length > LONG) searchable(table);
   }
 })();
