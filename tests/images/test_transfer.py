@@ -9,7 +9,7 @@ from crossdistill.core.types import UNLABELLED
 from crossdistill.images import _transfer
 from crossdistill.images._splits import load_splits
 from crossdistill.images._transfer import labelled, with_transfer
-from crossdistill.study.execute import fingerprint
+from crossdistill.study.splits import fingerprint
 
 SMALL = {"n_train": 60, "n_test": 20, "n_conflict": 10}
 
