@@ -11,7 +11,7 @@ import torch
 
 from crossdistill.core import registry
 from crossdistill.core.progress import Progress
-from crossdistill.core.store import cache_folder, read_json, write_json
+from crossdistill.core.store import read_json, write_json
 from crossdistill.core.study_file import parse_study
 from crossdistill.study import cost, trials
 from crossdistill.study.answer_plans import AnswerPlan
@@ -36,17 +36,17 @@ signal_gate: off
 Command = Callable[..., int]
 
 
-def planned(text: str, store: Path | None = None, out: Path | None = None) -> dict[str, Any]:
+def planned(text: str, store: Path, out: Path | None = None) -> dict[str, Any]:
     given = {"progress": Progress(quiet=True), "device": torch.device("cpu")}
-    return planned_cost(parse_study(text), store=store or cache_folder(), out=out, **given)
+    return planned_cost(parse_study(text), store=store, out=out, **given)
 
 
 def rows(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["label"]: row for row in plan["trainings"]}
 
 
-def test_a_trial_is_made_once_for_all_seeds_and_its_speed_is_what_is_charged(tried: list[str]) -> None:
-    found = planned(STUDY.replace("seeds: [0]", "seeds: [0, 1, 2]"))
+def test_a_trial_is_made_once_for_all_seeds_and_its_speed_is_what_is_charged(tried: list[str], tmp_path: Path) -> None:
+    found = planned(STUDY.replace("seeds: [0]", "seeds: [0, 1, 2]"), tmp_path)
     assert tried.count("training") == 3  # teacher, independent, kd
     row = rows(found)["kd: vit -> cnn, seed 2"]
     images = 60 - 60 // 10  # validation is cut from them
