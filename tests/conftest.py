@@ -59,3 +59,28 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
         return int(ended.value.code or 0)
 
     return run
+
+
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def stopwatch(self) -> "Watch":
+        return Watch(self)
+
+
+class Watch:
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.start = clock, clock.now
+
+    @property
+    def seconds(self) -> float:
+        return self.clock.now - self.start
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """For what is timed by a Stopwatch: the test says when time goes on."""
+    return Clock()

@@ -1,44 +1,30 @@
 """Tables and page while a study runs: seldom enough, and never lost."""
 
 from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from crossdistill.core.errors import CrossdistillError
 from crossdistill.core.recipe import TrainingConfig
+from crossdistill.study import interim
 from crossdistill.study.interim import FIRST_AFTER, SHARE, Interim
 from crossdistill.study.plan import Training
 from crossdistill.study.trainings import TrainingSchedule
 
 
-class Clock:
-    """Seconds that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def stopwatch(self) -> "Watch":
-        return Watch(self)
-
-
-class Watch:
-    def __init__(self, clock: Clock) -> None:
-        self.clock, self.start = clock, clock.now
-
-    @property
-    def seconds(self) -> float:
-        return self.clock.now - self.start
-
-
-def test_interim_tables_take_about_a_hundredth_of_the_time() -> None:
-    clock, written = Clock(), []
+def test_interim_tables_take_about_a_hundredth_of_the_time(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interim, "Stopwatch", clock.stopwatch)
+    written = []
 
     def write(failures: dict[str, str]) -> None:
         written.append((clock.now, dict(failures)))
         clock.now += 5.0
 
-    interim = Interim(write, clock=clock.stopwatch)  # type: ignore[arg-type]
+    tables = Interim(write)
     while clock.now < 20_000:
         clock.now += 10.0
-        interim({"kd": "failed"})
+        tables({"kd": "failed"})
     assert written[0] == (FIRST_AFTER, {"kd": "failed"})
     assert 5.0 * len(written) / clock.now <= SHARE * 1.1
     assert len(written) > 20_000 / (5.0 / SHARE + 30)

@@ -1,7 +1,7 @@
 """Tables and page while a study still runs, for whoever looks in on it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from crossdistill.core.progress import Stopwatch
 
@@ -14,18 +14,16 @@ class Interim:
     """Calls `write` so seldom that it takes about a hundredth of the time: after a minute, then after a hundred times what it last took."""
 
     write: Callable[[dict[str, str]], object]
-    clock: Callable[[], Stopwatch] = Stopwatch
     wait: float = FIRST_AFTER
-    since: Stopwatch = field(init=False)
 
     def __post_init__(self) -> None:
-        self.since = self.clock()
+        self.since = Stopwatch()
 
     def __call__(self, failures: dict[str, str]) -> None:
         """Write, if it is time; `failures` are those of the study so far."""
         if self.since.seconds < self.wait:
             return
-        watch = self.clock()
+        watch = Stopwatch()
         self.write(failures)
         self.wait = max(FIRST_AFTER, watch.seconds / SHARE)
-        self.since = self.clock()
+        self.since = Stopwatch()

@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from crossdistill.core import registry
+from crossdistill.core.config import MethodConfig
 from crossdistill.core.errors import RunError, StudyError
 from crossdistill.core.progress import Stopwatch
 from crossdistill.core.seeds import torch_seed
 from crossdistill.core.store import file_sha256, locked, read_json, write_atomically, write_json
-from crossdistill.core.types import Needs, WarmUp
+from crossdistill.core.types import ImageSet, Needs, WarmUp
 from crossdistill.ops.modes import frozen
 from crossdistill.ops.network import Network
 from crossdistill.study.plan import Training, WarmUpTask, warm_up_of
@@ -41,25 +42,38 @@ def objective_of(shop: Workshop, training: Training, network: Network, teacher: 
     `epoch` is the one after which the teacher's weights were taken, None for its last.
     """
     method = training.method
-    if method is None:
-        return Objective()
-    plugin = registry.get("method", method.name)
-    settings = plugin.parse(method.settings)
-    if teacher is None:
-        return Objective(views=plugin_views(plugin, settings))
+    if method is None or teacher is None:
+        return labels_alone(method)
     refuse_class_mismatch(network, teacher)
     warm_up = warm_up_of(method, training.teacher, epoch)
     warm = warmed(shop, warm_up, teacher) if warm_up else None
     who = (shop.config.seed, training.role, training.seed)
     rng = torch.Generator().manual_seed(torch_seed(*who, "objective"))
     torch.manual_seed(torch_seed(*who, "auxiliary"))
-    objective = make_objective(
-        plugin, settings, method_weights(published_weights(plugin, settings), weight=method.weight, weights=method.weights),
-        student=network, teacher=teacher, images=shop.splits.train, rng=rng, warm=warm, ramp_epochs=method.ramp_epochs, until=method.until,
-    )  # fmt: skip
+    objective = taught_objective(method, network, teacher, shop.splits.train, rng=rng, warm=warm)
     if words := extras(objective):
-        shop.progress.line(f"  {training.label}: {plugin.name} adds {words}")
+        shop.progress.line(f"  {training.label}: {method.name} adds {words}")
     return objective
+
+
+def labels_alone(method: MethodConfig | None) -> Objective:
+    """The objective without a teacher, on the views of the method whose twin it trains."""
+    if method is None:
+        return Objective()
+    plugin = registry.get("method", method.name)
+    return Objective(views=plugin_views(plugin, plugin.parse(method.settings)))
+
+
+def taught_objective(
+    method: MethodConfig, student: Network, teacher: Network, images: ImageSet, *, rng: torch.Generator, warm: nn.Module | None
+) -> Objective:  # fmt: skip
+    """The objective of a method as the study file has it; `warm` is the module of its warm-up, where it has one."""
+    plugin = registry.get("method", method.name)
+    settings = plugin.parse(method.settings)
+    return make_objective(
+        plugin, settings, method_weights(published_weights(plugin, settings), weight=method.weight, weights=method.weights),
+        student=student, teacher=teacher, images=images, rng=rng, warm=warm, ramp_epochs=method.ramp_epochs, until=method.until,
+    )  # fmt: skip
 
 
 def extras(objective: Objective) -> str:

@@ -24,12 +24,12 @@ from crossdistill.ops.modes import frozen
 from crossdistill.ops.network import Network
 from crossdistill.study.encoders import MODEL, RECIPE, SETTINGS, trained_images
 from crossdistill.study.networks import chosen_network, placed, spread
-from crossdistill.study.objectives import partners_of
+from crossdistill.study.objectives import labels_alone, partners_of, taught_objective
 from crossdistill.study.plan import Training, WarmUpTask
 from crossdistill.study.workshop import Workshop
 from crossdistill.train.loop import Training as Trainer
 from crossdistill.train.memory import batch_advice, enough_memory
-from crossdistill.train.objective import Objective, make_objective, method_weights, plugin_views, published_weights
+from crossdistill.train.objective import Objective
 from crossdistill.train.state import save_state
 from crossdistill.train.teacher import LiveTeacher
 
@@ -99,18 +99,12 @@ def _wait(device: torch.device) -> None:
 
 def _objective(shop: Workshop, method: MethodConfig | None, student: Network, teacher: Network | None) -> Objective:
     """The objective of a training, with an untrained module in the place of one that is warmed up."""
-    if method is None:
-        return Objective()
+    if method is None or teacher is None:
+        return labels_alone(method)
     plugin = registry.get("method", method.name)
-    settings = plugin.parse(method.settings)
-    if teacher is None:
-        return Objective(views=plugin_views(plugin, settings))
     warm_up = plugin.facts["warm_up"]
-    return make_objective(
-        plugin, settings, method_weights(published_weights(plugin, settings), weight=method.weight, weights=method.weights),
-        student=student, teacher=teacher, images=shop.splits.train, rng=torch.Generator().manual_seed(0),
-        warm=frozen(warm_up.make(teacher, plugin.complete(settings)).to(shop.device)) if warm_up else None, until=method.until,
-    )  # fmt: skip
+    untrained = frozen(warm_up.make(teacher, plugin.complete(method.settings)).to(shop.device)) if warm_up else None
+    return taught_objective(method, student, teacher, shop.splits.train, rng=torch.Generator().manual_seed(0), warm=untrained)
 
 
 @dataclass
