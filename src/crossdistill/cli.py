@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -209,6 +210,16 @@ def doctor(as_json: Json = False) -> None:
 
 def main() -> None:
     """Entry point: turns what the user can mend into one message and exit code 2."""
+    code = _exit_code()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Native threads that still hold Python objects while the interpreter is taken down can abort a process that has done its work.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _exit_code() -> int:
     from crossdistill.core.errors import CrossdistillError
     from crossdistill.train.signals import ended_like_ctrl_c
 
@@ -217,23 +228,25 @@ def main() -> None:
             code = app(standalone_mode=False)  # typer answers Ctrl-C with 130
     except KeyboardInterrupt:  # before typer was listening
         code = 130
+    except SystemExit as ended:  # whoever asked for it has said why
+        return int(ended.code or 0)
     except CrossdistillError as error:
         print(f"crossdistill: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except OSError as error:
         if error.errno not in MENDABLE:
             raise
         print(f"crossdistill: cannot use {error.filename or 'a file'}: {error.strerror}. What was finished is kept.", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except Exception as error:
         show = getattr(error, "show", None)  # a usage error of the command line itself; typer carries its own click
         if show is None:
             raise
         show()
-        sys.exit(2)
+        return 2
     if code == 130:
         print("\ninterrupted: what was done is saved, the same command goes on from there", file=sys.stderr)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

@@ -119,6 +119,7 @@ class Training:
         """
         torch.set_num_threads(self.recipe.threads)
         keep_freed_memory()
+        agreed(False)  # no rank reads while the first still writes the last checkpoint of a training that was stopped
         restore_state(self)
         if agreed(from_first(self.clock.step) != self.clock.step):
             raise StudyError(f"{self.description}: not all processes find the same checkpoint in {self.folder}: let them share that folder")
