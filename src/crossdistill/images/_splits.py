@@ -11,6 +11,7 @@ from crossdistill.core.errors import ImageError, SettingError
 from crossdistill.core.registry import get
 from crossdistill.core.seeds import permutation
 from crossdistill.core.types import UNLABELLED, ImageSet, Splits
+from crossdistill.images._alike import without
 from crossdistill.images._cache import decoded, taken
 from crossdistill.images._cue_conflict import published_cue_conflict
 from crossdistill.images._transfer import with_transfer
@@ -18,6 +19,7 @@ from crossdistill.images._transfer import with_transfer
 Source = tuple[str, Mapping[str, Any]]
 """A source's name and its settings."""
 
+VALIDATION = "validation"  # in the place of a source of test images
 TEST_SHARE = 5  # a source without a test split gives one in five of its images to it
 
 
@@ -43,6 +45,8 @@ def load_splits(
     cue_conflict: Path | None = None,
     transfer: str | None = None,
     transfer_images: int | None = None,
+    test: str | None = None,
+    exclude: str | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Splits:
@@ -53,31 +57,45 @@ def load_splits(
     and depends on `seed` alone. A source without a test split gives a fifth of its images, whatever the seed. `cue_conflict`, a folder
     of the published texture-against-shape images, adds those whose classes are known here as the extra set "published_cue_conflict".
     `transfer`, a source as on the command line, puts `transfer_images` (None: all) of its training images behind the training images,
-    unlabelled.
+    unlabelled. `test`, another source, gives its test images in the place of the own ones (all its images, where it has no such split);
+    the word "validation" lets the validation images stand for them, so that no test image is read while settings are chosen. `exclude`
+    names a source whose test images are left out of the training, validation and transfer images, however they are stored there.
     `progress(step, done, total)` is told of decoding.
 
     Raises UnknownNameError, SettingError and ImageError, with what to do.
     """
-    unlabelled = parse_source(transfer) if transfer else None
-    if unlabelled:
-        get("images", unlabelled[0])  # a name that is none is refused before anything is decoded
+    chosen = {name: parse_source(text) for name, text in (("transfer", transfer), ("exclude", exclude)) if text}
+    if test and test != VALIDATION:
+        chosen["test"] = parse_source(test)
+    for name, _ in chosen.values():
+        get("images", name)  # a name that is none is refused before anything is decoded
     stored = _decoded(source, settings, progress)
     train = stored.pop("train")
-    test = stored.pop("test", None)
-    if test is None:
-        train, test = _cut(train, "test", max(1, len(train) // TEST_SHARE), 0)
-    _require_labels(test, source)
+    found = {role: _decoded(*_of_size(named, train.size, (source, settings)), progress) for role, named in chosen.items()}
+    own_test = stored.pop("test", None)
+    if own_test is None and not test:
+        train, own_test = _cut(train, "test", max(1, len(train) // TEST_SHARE), 0)
+
+    def free(images: ImageSet) -> ImageSet:
+        return without(images, _test_images(found["exclude"])) if exclude else images
+
+    train = free(train)
     if "validation" in stored:
-        validation = _limited(stored.pop("validation"), validation_images, seed)
+        validation = _limited(free(stored.pop("validation")), validation_images, seed)
     else:
         train, validation = _cut(train, "validation", _validation_count(train_images, validation_images, len(train)), seed)
+    if test == VALIDATION:
+        tested, stored = validation, {}
+    else:
+        tested = _of_the_same_classes(_test_images(found["test"]), train, str(test)) if test else own_test
+        assert tested is not None
+        tested = _limited(_labelled(tested, test or source), test_images, seed)
     if cue_conflict is not None:
-        stored["published_cue_conflict"] = published_cue_conflict(cue_conflict, test.class_names, test.size)
-    splits = Splits(_limited(train, train_images, seed), validation, _limited(test, test_images, seed), stored)
-    if unlabelled is None:
+        stored["published_cue_conflict"] = published_cue_conflict(cue_conflict, tested.class_names, tested.size)
+    splits = Splits(_limited(train, train_images, seed), validation, tested, stored)
+    if not transfer:
         return splits
-    found = _decoded(*_of_size(unlabelled, train.size, (source, settings)), progress)["train"]
-    return with_transfer(splits, found, name=str(transfer), count=transfer_images, seed=seed)
+    return with_transfer(splits, free(found["transfer"]["train"]), name=transfer, count=transfer_images, seed=seed)
 
 
 def stratified_rows(labels: np.ndarray, count: int, *key: str | int) -> np.ndarray:
@@ -140,10 +158,25 @@ def _limited(images: ImageSet, count: int | None, seed: int) -> ImageSet:
     return taken(images, stratified_rows(images.labels, count, "images", split, "limit", seed))
 
 
-def _require_labels(test: ImageSet, source: str) -> None:
+def _test_images(splits: Mapping[str, ImageSet]) -> ImageSet:
+    """A source's test images; all its images, where it has no such split."""
+    return splits.get("test") or replace(splits["train"], provenance={**splits["train"].provenance, "split": "test"})
+
+
+def _of_the_same_classes(test: ImageSet, train: ImageSet, name: str) -> ImageSet:
+    if test.class_names != train.class_names:
+        raise ImageError(
+            f"the test images '{name}' have the classes {', '.join(test.class_names)}, "
+            f"and the training images {', '.join(train.class_names)}: give a source with the same classes, in the same order"
+        )
+    return test
+
+
+def _labelled(test: ImageSet, source: str) -> ImageSet:
     unlabelled = int((test.labels == UNLABELLED).sum())
     if unlabelled:
         raise ImageError(
             f"{unlabelled} of {len(test)} test images of '{source}' have no label, so nothing can be measured on them: "
             "give a test split with labels, or leave it out (a fifth of the training images is then kept for testing)"
         )
+    return test

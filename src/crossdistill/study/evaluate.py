@@ -75,8 +75,8 @@ def _splits(images: str | Mapping[str, Any]) -> Splits:
     if isinstance(images, str):
         return load_splits(*parse_source(images))
     chosen = ImagesConfig.model_validate(images)
-    counts = {name: getattr(chosen, name) for name in ("train_images", "validation_images", "test_images")}
-    return load_splits(chosen.source, chosen.settings, **counts, cue_conflict=chosen.cue_conflict)
+    read = {name: getattr(chosen, name) for name in ("train_images", "validation_images", "test_images", "test", "exclude", "cue_conflict")}
+    return load_splits(chosen.source, chosen.settings, **read)
 
 
 def _refuse_twins(networks: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ def instrument_files(config: StudyConfig, test: ImageSet) -> dict[str, str]:
     files: dict[str, str] = {}
     for plugin in _chosen(config.observe.instruments):
         shown = _rows(plugin, test, config.observe.instrument_images, config.seed).tolist()
-        files[plugin.name] = f"{plugin.name}-{digest([STORED, plugin.identity, shown])}.npz"
+        files[plugin.name] = f"{plugin.name}-{digest([STORED, plugin.identity, test.provenance['key'], shown])}.npz"
     return files
 
 

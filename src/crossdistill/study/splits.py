@@ -1,4 +1,4 @@
-"""The images of a study, and the name of all that it reads of them."""
+"""The images of a study, and the names of what it reads of them."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ def study_splits(config: StudyConfig, progress: Progress) -> Splits:
     return load_splits(
         images.source, images.settings, train_images=images.train_images, validation_images=images.validation_images,
         test_images=images.test_images, cue_conflict=images.cue_conflict, transfer=images.transfer, transfer_images=images.transfer_images,
-        seed=config.seed, progress=decoding(progress),
+        test=images.test, exclude=images.exclude, seed=config.seed, progress=decoding(progress),
     )  # fmt: skip
 
 
@@ -33,5 +33,14 @@ def decoding(progress: Progress) -> Callable[[str, int, int], None]:
 
 def fingerprint(splits: Splits) -> str:
     """Names the images that a study reads: the sources' content, and which of them, in which order, are in which split."""
-    sets = {name: images for name, images in vars(splits).items() if isinstance(images, ImageSet)}
-    return digest({name: [images.provenance["key"], images.ids.tolist(), images.labels.tolist()] for name, images in sets.items()})
+    return digest([named(splits.train), named(splits.validation), named(splits.test)])
+
+
+def training_fingerprint(splits: Splits) -> str:
+    """Names the images that trainings read. Other test images ask for other observations of the same networks."""
+    return digest([named(splits.train), named(splits.validation)])
+
+
+def named(images: ImageSet) -> str:
+    """Names a set of images: the content of its source, and which of its images are there, in which order."""
+    return digest([images.provenance["key"], images.ids.tolist(), images.labels.tolist()])

@@ -16,6 +16,7 @@ from crossdistill.core.types import ImageSet, Splits
 from crossdistill.probes._build import ProbeSet
 from crossdistill.study.answer_plans import AnswerPlan
 from crossdistill.study.plan import Training, WarmUpTask
+from crossdistill.study.splits import named
 
 
 @dataclass
@@ -35,10 +36,10 @@ class Workshop:
 
     @property
     def observation_files(self) -> dict[str, str]:
-        """{test set: file name}, the same for every network; the name of a probe's file says which set and which rows were seen."""
+        """{test set: file name}, the same for every network; a file's name says which images were seen."""
         rows = digest(self.probed_rows.tolist())
         files = {name: "-".join([name, *_fingerprint(images)]) + ".npz" for name, images in self.splits.extra.items()}
-        files = {"clean": "clean.npz", **files}
+        files = {"clean": f"clean-{named(self.splits.test)}.npz", **files}
         return files | {name: f"{probe_set.folder.name}-{rows}.npz" for name, probe_set in self.probe_sets.items()}
 
     @property
