@@ -5,7 +5,8 @@
 DIR of --reference holds the same study, run without interruption. The study is run into --out, its process group killed (SIGKILL) at five
 random moments in the share of its time that the reference took, and started again each time. After every kill it is noted what was
 finished and how old the running training's last checkpoint was; after the next start nothing that was finished may have been written
-again but the copies that a study's folder keeps of the store: one a teacher (its record) and one a probe (its manifest). At the end every table must equal the reference's byte for byte.
+again but the copies that a study's folder keeps of the store: one a teacher (its record) and one a probe (its manifest).
+At the end every table must equal the reference's byte for byte.
 """
 
 import argparse

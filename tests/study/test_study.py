@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from crossdistill.compare import read_table
+from crossdistill.core.errors import StudyError
 from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord
 from crossdistill.core.store import locked
+from crossdistill.core.study_file import read_study
 from crossdistill.models._build import build_network, load_network, save_network
+from crossdistill.study.folder import refuse_another_study, resolved
 
 Command = Callable[..., int]
 
@@ -142,6 +146,18 @@ def test_a_folder_that_holds_another_study_is_refused(tiny: Path, command: Comma
     tiny.write_text(tiny.read_text().replace("name: tiny", "name: other"))
     assert command("study", "run", tiny, "--out", out) == 2
     assert "holds another study (name: tiny, not other)" in capsys.readouterr().err
+
+
+def test_a_setting_of_the_images_that_came_later_makes_no_other_study(tiny: Path, tmp_path: Path) -> None:
+    config, out = read_study(tiny), tmp_path / "out"
+    out.mkdir()
+    stamped = resolved(config)
+    assert stamped["images"].pop("exclude") is None  # as in a file of the time before
+    (out / "study.yaml").write_text(yaml.safe_dump(stamped))
+    refuse_another_study(out, config)
+    excluding = config.model_copy(update={"images": config.images.model_copy(update={"exclude": "trifeature"})})
+    with pytest.raises(StudyError, match=r"holds another study \(images: "):
+        refuse_another_study(out, excluding)
 
 
 def test_a_folder_with_other_files_is_refused(tiny: Path, command: Command, tmp_path: Path, capsys: Any) -> None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    Discriminator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -37,6 +39,8 @@ class ImagesConfig(WithSettings):
     train_images: PositiveInt | None = None
     validation_images: PositiveInt | None = None
     test_images: PositiveInt | None = None
+    test: str | None = None  # a source as on the command line, whose test images take the place of its own; or the word validation
+    exclude: str | None = None  # a source whose test images are left out of training and validation, however they are stored there
     cue_conflict: Path | None = None  # the folder of the published texture-against-shape images: an extra test set
     transfer: str | None = None  # a source as on the command line, of further training images: their labels are not looked at
     transfer_images: PositiveInt | None = None  # how many of them; None: all
@@ -70,12 +74,25 @@ class TeachersConfig(WithSettings):
     runs: Literal["per_seed", 1] = "per_seed"
 
 
+def _one_or_grid(value: Any) -> str:
+    return "grid" if isinstance(value, list | tuple) else "one"
+
+
+Weight = Annotated[
+    Annotated[NonNegativeFloat, Tag("one")] | Annotated[tuple[NonNegativeFloat, ...], Tag("grid")], Discriminator(_one_or_grid)
+]
+"""One weight, or a grid of them. What is wrong with either is told as such."""
+
+
 class MethodConfig(WithSettings):
-    """A method in a pair. `weight` multiplies every term but `ce`; `weights` replaces the published weight of single terms."""
+    """A method in a pair. `weight` multiplies every term but `ce`; `weights` replaces the published weight of single terms.
+
+    A list of weights is a grid: one of them is chosen on validation images before anything else of the study is planned.
+    """
 
     name: str
     label: str | None = Field(default=None, pattern=r"^[\w.-]+$")  # also the name of the runs' folders
-    weight: NonNegativeFloat = 1.0
+    weight: Weight = 1.0
     weights: dict[str, NonNegativeFloat] = {}
     ramp_epochs: NonNegativeFloat = 0.0  # the weight of every term but `ce` rises linearly over these epochs
     until: float | None = Field(default=None, gt=0, le=1)  # share of the epochs (rounded up) with the teacher; then labels alone
@@ -83,6 +100,24 @@ class MethodConfig(WithSettings):
     @property
     def arm(self) -> str:
         return self.label or self.name
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The weights among which is chosen; none where one is given."""
+        return self.weight if isinstance(self.weight, tuple) else ()
+
+    @property
+    def one_weight(self) -> float:
+        """The weight of a method that trains, which has no grid any more."""
+        assert not isinstance(self.weight, tuple), f"the weight of {self.arm} is not chosen yet"
+        return self.weight
+
+    @field_validator("weight")
+    @classmethod
+    def _several_weights(cls, weight: Weight) -> Weight:
+        if isinstance(weight, tuple) and (len(weight) < 2 or len(set(weight)) < len(weight)):
+            fail((), f"a grid has at least two weights, all of them different, got {list(weight)}: name others, or one number alone")
+        return weight
 
     @property
     def changes_student(self) -> bool:
@@ -239,6 +274,11 @@ class StudyConfig(Frozen):
             yield ("pairs", i, "student"), pair.student
             if pair.control_teacher is not None:
                 yield ("pairs", i, "control_teacher"), pair.control_teacher
+
+    @property
+    def has_grids(self) -> bool:
+        """Whether the weight of a method is still to be chosen."""
+        return any(method.grid for pair in self.pairs for method in pair.methods)
 
     @property
     def chosen_probes(self) -> tuple[ProbeConfig, ...]:

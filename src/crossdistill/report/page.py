@@ -102,8 +102,9 @@ def _question(study: StudyFiles) -> str:
     """What the study asked, in one sentence."""
     pairs = listed([pair.title for pair in study.pairs])
     methods = listed(list(dict.fromkeys(method for pair in study.pairs for method in pair.taught_by)))
-    beside = "beside the same students trained without a teacher"
-    how = f"Distilled with {methods}: {pairs}, {beside}." if methods else ""
+    alone = any(str(task.get("run", "")).startswith("independent-") for task in study.plan.get("tasks", ()))
+    beside = ", beside the same students trained without a teacher" if alone or not study.plan.get("tasks") else ""
+    how = f"Distilled with {methods}: {pairs}{beside}." if methods else ""
     return f"What do students take over from a teacher of another architecture? {how}".strip()
 
 

@@ -58,6 +58,7 @@ class StudyFiles:
     left_out: Mapping[str, str] = field(default_factory=dict)  # arms that the plan does without, with the reason
     transfer: tuple[TransferRow, ...] = ()
     similarity: tuple[SimilarityRow, ...] = ()
+    weights: Mapping[str, Any] = field(default_factory=dict)  # how the weights of grids were chosen
 
     @property
     def name(self) -> str:
@@ -193,6 +194,7 @@ def read_study(folder: Path) -> StudyFiles:
         left_out=plan.get("left_out", {}),
         transfer=_rows(folder / "transfer.parquet", TransferRow),
         similarity=_rows(folder / "similarity.parquet", SimilarityRow),
+        weights=read_json(folder / "weights.json") if (folder / "weights.json").exists() else {},
     )
 
 

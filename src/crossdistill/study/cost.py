@@ -1,7 +1,7 @@
 """What a study will do and cost, before it does it: every task, what of it is done already, and how long the others will take."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from crossdistill.study.execute import with_ceilings
 from crossdistill.study.folder import declared_contrasts, refuse_another_study
 from crossdistill.study.foreseen import foreseen_probe_sets
 from crossdistill.study.graph import FOUND, STAGES, Node, study_graph
+from crossdistill.study.grid_cost import cost_with_choosing
 from crossdistill.study.keys import KeyMaker
 from crossdistill.study.networks import chosen_network, placed
 from crossdistill.study.plan import Plan, Training, make_plan
 from crossdistill.study.possible import what_can_work
 from crossdistill.study.probes import probed_rows
 from crossdistill.study.reuse import changed_labels, refuse_no_folder, with_states
-from crossdistill.study.splits import fingerprint, study_splits
+from crossdistill.study.splits import fingerprint, study_splits, training_fingerprint
 from crossdistill.study.workshop import Workshop
 from crossdistill.train.objective import plugin_views
 
@@ -36,30 +37,36 @@ NO_FOLDER = ".no-study"  # of a plan without --out: a folder that nobody makes
 
 @torch.random.fork_rng(devices=[])  # networks are built and steps are tried: no generator of the caller moves
 def planned_cost(
-    config: StudyConfig, *, store: Path, progress: Progress, device: torch.device, out: Path | None = None
+    config: StudyConfig, *, store: Path, progress: Progress, device: torch.device, out: Path | None = None,
+    made_before: Collection[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Every task of a study as plain JSON, with its state and its seconds on this machine, one task at a time.
 
     With `out`, what stands in that folder counts as done; without, only what studies share. Nothing is trained but trials, and nothing
-    is downloaded. Raises StudyError where `out` is no folder, holds no study, or another one.
+    is downloaded. What has one of the keys `made_before` is in the store by the time that this study starts. Where a method's weight is
+    a grid, the choosing comes first. Raises StudyError where `out` is no folder, holds no study, or another one.
     """
     if out is not None:
         refuse_no_folder(out)
         if out.exists():
             refuse_another_study(out, config)
+    if config.has_grids:
+        return cost_with_choosing(config, planned_cost, store=store, progress=progress, device=device, out=out)
     splits = study_splits(config, progress)
-    images = fingerprint(splits)
-    plan = make_plan(config, images, device)
+    trained_on = training_fingerprint(splits)
+    plan = make_plan(config, trained_on, device)
     built = _built(plan, splits, device)
     plan = what_can_work(plan, splits, built, progress)
     shop = Workshop(config, splits, out or store / NO_FOLDER, store, device, progress, probed_rows(splits.test, config))
     shop.keeps_epochs = plan.keeps_epochs
     shop.probe_sets = foreseen_probe_sets(config, splits, store)
     shop.answers = _as_carried_out(shop, plan, built, answer_plans(plan, built, splits))
-    plan = with_ceilings(plan, shop, KeyMaker(config, images, device))
+    plan = with_ceilings(plan, shop, KeyMaker(config, trained_on, device))
     contrasts = declared_contrasts(out, config) if out else config.contrasts
     estimator = Estimator(shop, plan)
-    graph = [estimator.estimated(node) for node in with_states(study_graph(plan, shop, images, contrasts), plan, shop, built)]
+    nodes = with_states(study_graph(plan, shop, fingerprint(splits), contrasts), plan, shop, built)
+    nodes = [replace(node, state="in store") if node.key in made_before and node.state == "left" else node for node in nodes]
+    graph = [estimator.estimated(node) for node in nodes]
     if out:
         changed = changed_labels(graph, out)
         again = {node.key for node in graph if node.label in changed and node.state not in FOUND}

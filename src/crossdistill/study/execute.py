@@ -12,13 +12,16 @@ import torch
 from crossdistill.core.config import ContrastConfig, StudyConfig
 from crossdistill.core.errors import ImageError
 from crossdistill.core.progress import Progress, Stopwatch
+from crossdistill.core.types import Splits
 from crossdistill.report.page import build_page
 from crossdistill.study.answer_plans import answer_plans, answers_json
 from crossdistill.study.ceilings import finished_runs, run_ceilings
+from crossdistill.study.choosing import with_chosen_weights
 from crossdistill.study.damage import past_damage
 from crossdistill.study.folder import claimed, declared_contrasts, stamp, write_driver
 from crossdistill.study.gates import possible_ceilings, without_masks
 from crossdistill.study.graph import study_graph
+from crossdistill.study.grid import with_weights
 from crossdistill.study.interim import Interim
 from crossdistill.study.jobs import Executor, LocalProcesses
 from crossdistill.study.keys import KeyMaker
@@ -30,7 +33,7 @@ from crossdistill.study.possible import checked_networks, what_can_work
 from crossdistill.study.probes import build_probes, keep_for_the_page, probed_rows
 from crossdistill.study.ray_executor import RayCluster
 from crossdistill.study.selection import Only, refuse_unmatched
-from crossdistill.study.splits import fingerprint, study_splits
+from crossdistill.study.splits import fingerprint, study_splits, training_fingerprint
 from crossdistill.study.tables import write_tables
 from crossdistill.study.timings import note, writing_facts
 from crossdistill.study.trainings import run_trainings
@@ -55,29 +58,39 @@ def run_study(
     One failing training does not stop the others: it stands in `failures.json` and on the page. `only` limits the trainings to
     labels that match one of its patterns (what they read is run as well). `jobs` trainings run at once, each in a process of its own
     (None: one, in this process). With `ray`, the address of a Ray cluster, each is a task there, at most `jobs` at once (None: all
-    that there is room for). Their bytes depend on none of this.
+    that there is room for). Their bytes depend on none of this. Where a method's weight is a grid, one is chosen first.
     """
     if config.tracker:
         load_tracker(config.tracker)
     executor: Executor = RayCluster(ray, jobs) if ray else LocalProcesses(jobs or 1)
+    run = partial(_run, store=store, device=device, progress=progress, executor=executor)
+
+    def choose(choosing: StudyConfig, folder: Path, keeps_epochs: frozenset[str]) -> Mapping[str, str]:
+        first = with_weights(config, {})  # so that nothing of the study is refused after hours of choosing
+        splits = study_splits(first, progress)
+        planned = make_plan(first, training_fingerprint(splits), device)
+        _prepared(planned, splits, out, store=store, device=device, progress=progress, only=only, phases=Phases())
+        with claimed(folder, choosing):
+            return run(choosing, folder, only=(), keeps_epochs=keeps_epochs).failures
+
+    with claimed(out, config):
+        return run(with_chosen_weights(config, out, choose, device=device, progress=progress), out, only=only)
+
+
+def _run(
+    config: StudyConfig, out: Path, *, store: Path, device: torch.device, progress: Progress, executor: Executor, only: Only,
+    keeps_epochs: frozenset[str] = frozenset(),
+) -> Outcome:  # fmt: skip
+    """Run what is not done of a study without grids, in a folder that is held; teachers of these keys keep the weights of their epochs."""
     phases = Phases()
-    with claimed(out, config), executor.ready():
+    with executor.ready():
         with phases.phase("images"):
             splits = study_splits(config, progress)
             images = fingerprint(splits)
-        plan = make_plan(config, images, device)
-        room = executor.room(plan, device)
-        contrasts = declared_contrasts(out, config)
-        shop = Workshop(config, splits, out, store, device, progress, probed_rows(splits.test, config))
-        built = checked_networks(shop, plan)
-        plan = what_can_work(plan, splits, built, progress)
-        shop.keeps_epochs = plan.keeps_epochs
-        shop.answers = answer_plans(plan, built, splits)
-        with phases.phase("probes"):
-            shop.probe_sets = build_probes(config, splits.test, store, progress, splits=splits, device=device)
-        refuse_unseen_probes(shop)
-        plan = with_ceilings(plan, shop, KeyMaker(config, images, device))
-        refuse_unmatched(plan, only)
+        plan = make_plan(config, training_fingerprint(splits), device)
+        room, about = executor.room(plan, device), {"store": store, "device": device, "progress": progress}
+        shop, plan, contrasts = _prepared(plan, splits, out, only=only, phases=phases, **about)
+        shop.keeps_epochs |= keeps_epochs
         answers, graph = answers_json(plan, shop.answers), study_graph(plan, shop, images, contrasts)
         stamp(out, config, plan_json(plan, splits, contrasts, shop.observation_files, shop.probe_sets, answers, graph))
         write_driver(out, store, executor.name)
@@ -90,6 +103,25 @@ def run_study(
             if plan.ceilings:  # they may take long: what is known without them should stand, whatever happens to them
                 run_ceilings(shop, plan, failures, only, carry_out, before_the_first=partial(write, failures))
         return Outcome(write(failures), failures)
+
+
+def _prepared(
+    plan: Plan, splits: Splits, out: Path, *, store: Path, device: torch.device, progress: Progress, only: Only, phases: Phases
+) -> tuple[Workshop, Plan, tuple[ContrastConfig, ...]]:  # fmt: skip
+    """All that is done of a planned study before its first training: whatever it may be refused for is asked, and its probes are made."""
+    config = plan.config
+    contrasts = declared_contrasts(out, config)
+    shop = Workshop(config, splits, out, store, device, progress, probed_rows(splits.test, config))
+    built = checked_networks(shop, plan)
+    plan = what_can_work(plan, splits, built, progress)
+    shop.keeps_epochs = plan.keeps_epochs
+    shop.answers = answer_plans(plan, built, splits)
+    with phases.phase("probes"):
+        shop.probe_sets = build_probes(config, splits.test, store, progress, splits=splits, device=device)
+    refuse_unseen_probes(shop)
+    plan = with_ceilings(plan, shop, KeyMaker(config, training_fingerprint(splits), device))
+    refuse_unmatched(plan, only)
+    return shop, plan, contrasts
 
 
 def _write(

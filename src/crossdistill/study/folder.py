@@ -14,6 +14,7 @@ from crossdistill.core.errors import StudyError
 from crossdistill.core.store import locked, read_json, write_json, write_text
 
 STUDY_FILE, PLAN_FILE, FAILURES_FILE = "study.yaml", "plan.json", "failures.json"
+WEIGHTS_FOLDER, WEIGHTS_FILE = "weights", "weights.json"  # of grids: what chooses one weight of each, and what was chosen
 DRIVER_FILE = ".driver.json"  # hidden: it says where a study was run, and nothing of its results
 
 
@@ -49,13 +50,20 @@ def refuse_another_study(folder: Path, config: StudyConfig) -> None:
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
         now = resolved(config)
+        before["images"], now["images"] = _said(before.get("images") or {}), _said(now["images"])
         for field in ("name", "images"):
             if before.get(field) != now[field]:
                 raise StudyError(
                     f"{folder} holds another study ({field}: {before.get(field)}, not {now[field]}): choose another --out folder"
                 )
-    elif any(not child.name.startswith(".") for child in folder.iterdir()):  # hidden: the lock, and writes that were killed
+    elif any(not child.name.startswith(".") and child.name not in (WEIGHTS_FOLDER, WEIGHTS_FILE) for child in folder.iterdir()):
+        # hidden: the lock, and writes that were killed; weights are chosen before the study itself is written down
         raise StudyError(f"{folder} is not empty and holds no study: choose a new or empty --out folder")
+
+
+def _said(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is not set: a setting that came later is not in older files."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def declared_contrasts(folder: Path, config: StudyConfig) -> tuple[ContrastConfig, ...]:

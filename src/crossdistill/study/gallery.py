@@ -34,10 +34,10 @@ does not refuse. Name it in a study file, alone or with settings:
 methods: [kd, {{name: crd, negatives: batch}}]
 ```
 
-Beside its own settings every method takes `weight` (multiplies all its terms but `ce`), `weights` (replaces the published weight
-of single terms), `ramp_epochs` (the terms but `ce` rise over so many epochs), `until` (the share of the epochs in which the
-teacher teaches) and `label` (another name for the arm, where a method stands twice in a study). `crossdistill list methods NAME`
-shows one entry of this page.
+Beside its own settings every method takes `weight` (multiplies all its terms but `ce`; from a list
+[one is chosen](training.md#a-grid-of-weights)), `weights` (replaces the published weight of single terms), `ramp_epochs` (the terms
+but `ce` rise over so many epochs), `until` (the share of the epochs in which the teacher teaches) and `label` (another name for the
+arm, where a method stands twice in a study). `crossdistill list methods NAME` shows one entry of this page.
 
 ## At a glance
 

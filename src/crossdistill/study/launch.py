@@ -35,13 +35,21 @@ def with_devices(config: StudyConfig, devices: int) -> StudyConfig:
 
 
 def device_count(config: StudyConfig) -> int:
-    """How many processes the trainings of a study share; some of them may use one alone. Raises SettingError for two other numbers."""
+    """How many processes the trainings of a study share; some of them may use one alone. Raises SettingError for two other numbers.
+
+    So it does for another number where a weight is still to be chosen: that is done before these processes start.
+    """
     teachers = {name for pair in config.pairs for name in (pair.teacher, pair.control_teacher) if name}
     recipes = [config.recipe(name, teacher=True) for name in teachers if config.networks[name].checkpoint is None]
     recipes += [config.recipe(pair.student) for pair in config.pairs]
     counts = sorted({recipe.devices for recipe in recipes} - {1})
     if len(counts) > 1:
         raise SettingError(f"the trainings of a study use 1 device or one other number, got `devices` {' and '.join(map(str, counts))}")
+    if counts and config.has_grids:
+        raise SettingError(
+            f"a weight is chosen from a list by trainings on one device each, and this study has `devices: {counts[0]}`: give each method "
+            "one `weight`, or choose it first in a study on one device"
+        )
     return counts[0] if counts else 1
 
 

@@ -71,7 +71,7 @@ def taught_objective(
     plugin = registry.get("method", method.name)
     settings = plugin.parse(method.settings)
     return make_objective(
-        plugin, settings, method_weights(published_weights(plugin, settings), weight=method.weight, weights=method.weights),
+        plugin, settings, method_weights(published_weights(plugin, settings), weight=method.one_weight, weights=method.weights),
         student=student, teacher=teacher, images=images, rng=rng, warm=warm, ramp_epochs=method.ramp_epochs, until=method.until,
     )  # fmt: skip
 

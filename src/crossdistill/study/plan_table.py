@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from crossdistill.study.graph import FOUND
+from crossdistill.study.grid import in_words
 from crossdistill.study.remaining import duration
 from crossdistill.train.stored_arrays import in_bytes
 
@@ -11,7 +12,14 @@ STATES = ("done", "in store", "left", "only if needed")
 
 
 def show_cost(cost: Mapping[str, Any]) -> None:
-    """Print a plan that `planned_cost` gave."""
+    """Print a plan that `planned_cost` gave: where weights are still to be chosen, first that of the choosing."""
+    if choosing := cost.get("choosing"):
+        print(f"First the weights are chosen on validation images: {in_words({row['method']: row['grid'] for row in cost['weights']})}\n")
+        show_cost(choosing)
+        print("\nThen the study, with the first weight of each grid in the place of the chosen one: its cost is the same.\n")
+    for row in cost.get("weights", ()):
+        if row["chosen"] is not None:
+            print(f"weight of {row['method']}: {row['chosen']:g}, chosen on validation images")
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -38,6 +46,8 @@ def show_cost(cost: Mapping[str, Any]) -> None:
     console.print(stages)
     for line in total_in_words(cost):
         console.print(Text(line))
+    if choosing:
+        print(f"\nchoosing and study together about {duration(cost['seconds_with_choosing'])}")
 
 
 def total_in_words(cost: Mapping[str, Any]) -> list[str]:

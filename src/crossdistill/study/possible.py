@@ -51,7 +51,7 @@ def what_can_work(plan: Plan, splits: Splits, built: Mapping[str, Network], prog
         _refuse_other_family(training, student, teacher)
         method, plugin = training.method, registry.get("method", training.method.name)
         settings = plugin.parse(method.settings)
-        method_weights(published_weights(plugin, settings), weight=method.weight, weights=method.weights)
+        method_weights(published_weights(plugin, settings), weight=method.one_weight, weights=method.weights)
         try:
             needs = plugin_needs(plugin, settings, student, teacher, splits.train.size)
             if (reason := frozen_refusal(needs, training.recipe)) and training.control is None:

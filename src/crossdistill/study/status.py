@@ -11,7 +11,7 @@ from crossdistill.compare.observed import AVERAGE
 from crossdistill.core.errors import StudyError
 from crossdistill.core.records import ResultRow
 from crossdistill.core.store import cache_folder, is_locked, read_json
-from crossdistill.study.folder import PLAN_FILE, read_driver, read_failures
+from crossdistill.study.folder import PLAN_FILE, WEIGHTS_FOLDER, read_driver, read_failures
 
 SHARED = {"teacher": "teachers", "warm_up": "warm_ups"}
 """Kinds of task that work in the store, and in which folder of it."""
@@ -50,6 +50,8 @@ def study_status(folder: Path, store: Path | None = None) -> list[TaskStatus]:
     those of levels that a network passes are not needed. `store` is by default the one of the process that ran the study last.
     """
     if not (folder / PLAN_FILE).exists():
+        if (folder / WEIGHTS_FOLDER / PLAN_FILE).exists():
+            raise StudyError(f"{folder} chooses weights first: `crossdistill study status {folder / WEIGHTS_FOLDER}` shows how far that is")
         raise StudyError(f"{folder} holds no study (no {PLAN_FILE}): give the folder that was --out of `crossdistill study run`")
     plan, looker = read_json(folder / PLAN_FILE), _Looker.at(folder, store)
     files = {} if _is_slim(folder) else plan.get("observations", {})

@@ -10,6 +10,9 @@ from crossdistill.core.errors import DivergedError
 from crossdistill.core.types import Activations, Batch
 from crossdistill.ops.parallel import averaged
 
+NOT_FINITE = "was not finite"
+"""Words of every DivergedError's message, by which a training that diverged is told from one that failed otherwise."""
+
 
 class EpochSums:
     """Sums over the steps of an epoch. Nothing is read from the device until `totals` or `bad_step` is asked for."""
@@ -49,7 +52,7 @@ class EpochSums:
         if step >= 0:
             kept = f"The last good state is kept in {checkpoint}. " if checkpoint.exists() else ""
             raise DivergedError(
-                f"{description}: the loss or its gradient was not finite at step {step} (epoch {step // steps_per_epoch + 1}). {kept}"
+                f"{description}: the loss or its gradient {NOT_FINITE} at step {step} (epoch {step // steps_per_epoch + 1}). {kept}"
                 "Lower `learning_rate`, set `clip_norm`, or use `precision: fp32`."
             )
 
