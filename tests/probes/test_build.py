@@ -305,6 +305,22 @@ def test_a_long_build_says_now_and_then_how_far_it_is(make_images, tmp_path, mon
     assert shares == ["0%", "0%", "25%", "50%", "75%", "100%"]  # the first two: what the levels had done already
 
 
+def test_masks_that_take_their_time_are_counted_as_they_are_made(make_images, tmp_path, monkeypatch, capsys, use):
+    monkeypatch.setattr(_build, "SUPPLIED_AT_ONCE", 3)
+    monkeypatch.setattr(_build, "SECONDS_BETWEEN_LINES", -1)
+    use(keep_masked)
+    seen = []
+
+    def of(block):
+        seen.append(len(block))
+        return np.full((len(block), 32, 32), 255, np.uint8)
+
+    build_probe_set("keep_masked", make_images(), folder=tmp_path, supplies={"masks": Supply(of, "all", {})}, progress=Progress())
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.endswith("masks")]
+    assert seen[:3] == [3, 3, 2]
+    assert [line.split(": ")[1].split(" after")[0] for line in lines] == ["0%", "12%", "25%", "33%"]  # the rest: the two levels
+
+
 def test_what_a_probe_needs_is_said_before_anything_is_built(make_images, tmp_path, use):
     with pytest.raises(SettingError, match="needs masks: give --masks DIR"):
         build_probe_set(use(ask_for_masks), make_images(), folder=tmp_path)

@@ -45,6 +45,7 @@ __all__ = [
 
 SECONDS_BETWEEN_LINES = 30  # of progress, where there is no terminal
 SUPPLIED = "supplied-"  # files of what the probe was given: not part of the set
+SUPPLIED_AT_ONCE = 256  # images between two lines of progress, and what a kill costs
 
 
 def build_probe_set(
@@ -168,10 +169,11 @@ def _written(order: Order, folder: Path, progress: Progress, workers: int | None
     files = GrowingFiles(folder)
     if files.done:
         progress.line(f"probe {order.name}: going on with what {folder} holds")
-    n_passes = len(order.recipe.levels) * order.recipe.draws
+    costly = [name for name in order.supplies if _is_costly(name, order)]
+    n_passes = len(order.recipe.levels) * order.recipe.draws + len(costly)
     with _telling(progress, f"probe {order.name}", n_passes * len(order.images)) as advance:
-        supplies = {name: _stored(name, supply, order, files, advance) for name, supply in order.supplies.items()}
-        kept = _fill(replace(order, supplies=supplies), files, workers, advance)
+        stored = {name: _stored(name, order.supplies[name], order, files, advance) for name in costly}
+        kept = _fill(replace(order, supplies={**order.supplies, **stored}), files, workers, advance)
     if "columns" not in files.done:
         files.append("columns", len(kept), _columns(order.images, kept))
     for file in files.files.values():
@@ -196,17 +198,21 @@ def _telling(progress: Progress, what: str, total: int) -> Iterator[Advance]:
         yield advance
 
 
+def _is_costly(name: str, order: Order) -> bool:
+    """Whether a supply is one array for each image, worth a file of its own, in which ids tell the images."""
+    return name in ONE_PER_IMAGE and len(np.unique(order.images.ids)) == len(order.images)
+
+
 def _stored(name: str, supply: Supply, order: Order, files: GrowingFiles, advance: Advance) -> Supply:
-    """The supply, read from a file where it gives one costly array for each image; the file is filled here first."""
-    ids = text(order.images.ids)
-    if name not in ONE_PER_IMAGE or len(np.unique(ids)) < len(ids):
-        return supply
-    stem = SUPPLIED + name
-    for rows in blocks(order.images, order.recipe.plugin.facts["block"], files.done.get(name, 0)):
-        advance(0, name)
-        files.append(name, rows.stop, {stem: supply.of(order.images.subset(np.asarray(rows)))})
+    """The supply, read from a file; the file is filled here first, a few images at a time: GrabCut takes its time for each."""
+    stem, done = SUPPLIED + name, files.done.get(name, 0)
+    advance(done, name)
+    for start in range(done, len(order.images), SUPPLIED_AT_ONCE):
+        rows = np.arange(start, min(start + SUPPLIED_AT_ONCE, len(order.images)))
+        files.append(name, len(rows) + start, {stem: supply.of(order.images.subset(rows))})
+        advance(len(rows), name)
     files.files[stem].complete()
-    return replace(supply, of=StoredRows(files.files[stem].path, ids))
+    return replace(supply, of=StoredRows(files.files[stem].path, text(order.images.ids)))
 
 
 def _fill(order: Order, files: GrowingFiles, workers: int | None, advance: Advance) -> np.ndarray:
