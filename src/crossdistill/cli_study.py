@@ -68,8 +68,7 @@ def study_status(
     once: Annotated[bool, typer.Option("--once", help="Print the table once; else, on a terminal, it follows the study.")] = False,
 ) -> None:  # fmt: skip
     """How far a study is, training by training: done, running, failed and why, and how long the rest will take."""
-    from rich.console import Console
-
+    from crossdistill.core.progress import tables
     from crossdistill.study.live import as_json as plain
     from crossdistill.study.live import read_rows, status_table, watch_status
 
@@ -78,7 +77,19 @@ def study_status(
     if as_json:
         print(json.dumps(plain(rows), indent=1))
     else:
-        Console().print(status_table(rows))
+        tables().print(status_table(rows))
+
+
+@study_app.command("publish")
+def study_publish(
+    folder: StudyFolder,
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder, or an earlier publication of the same study.")],
+) -> None:
+    """Copy a study's results to a folder small enough to be committed, from which `study run` goes on; without weights and logits."""
+    from crossdistill.study.publish import publish
+
+    done = publish(folder, target)
+    print(f"{done.folder}: {done.n_bytes / 1e6:.1f} MB, {done.n_networks} networks")
 
 
 def run(

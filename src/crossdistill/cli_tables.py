@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from crossdistill.core.progress import tables
+
 
 def cell(value: object) -> str:
     """A value as it stands in a table."""
@@ -12,11 +14,10 @@ def cell(value: object) -> str:
 
 def print_table(columns: tuple[str, ...], rows: list[list[str]]) -> None:
     """Print rows under their column heads."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(*columns, box=None, pad_edge=False, show_header=any(columns))
     for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))  # names that differ at their ends are not cut
-    Console().print(table)
+    tables().print(table)

@@ -1,11 +1,27 @@
 """Progress for people: bars on a terminal, plain lines elsewhere."""
 
+from __future__ import annotations
+
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Advance = Callable[[int, str], None]
+
+WIDTH = 160  # of a table that goes to a file or through a pipe, where no terminal says how wide it is
+
+
+def tables() -> Console:
+    """Where tables are printed: standard output, as wide as the terminal, or as COLUMNS says."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)
 
 
 class Progress:

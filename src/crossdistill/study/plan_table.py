@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from crossdistill.core.progress import tables
 from crossdistill.study.graph import FOUND
 from crossdistill.study.grid import in_words
 from crossdistill.study.remaining import duration
@@ -20,11 +21,10 @@ def show_cost(cost: Mapping[str, Any]) -> None:
     for row in cost.get("weights", ()):
         if row["chosen"] is not None:
             print(f"weight of {row['method']}: {row['chosen']:g}, chosen on validation images")
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console = tables()
     table = Table("training", "seeds", "image visits", "state", "about", "known from", box=None, pad_edge=False)
     for row in _by_subject(cost["trainings"]):
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
