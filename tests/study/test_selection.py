@@ -10,7 +10,7 @@ from crossdistill.core.errors import SettingError
 from crossdistill.core.study_file import read_study
 from crossdistill.study.plan import Plan, make_plan
 from crossdistill.study.selection import matches, refuse_unmatched
-from crossdistill.study.trainings import _wanted
+from crossdistill.study.trainings import is_asked_for
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def plan(tiny: Path) -> Plan:
 
 
 def chosen(plan: Plan, *only: str) -> list[str]:
-    return [training.label for training in plan.trainings if _wanted(training, plan, only)]
+    return [training.label for training in plan.trainings if is_asked_for(training, plan, only)]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def similarity_table(runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> list
     def layers(name: str) -> Layers:
         return _layers(by_name[name])
 
-    together = list(dict.fromkeys(_compared(runs, pairs)))
+    together = list(dict.fromkeys(compared_networks(runs, pairs)))
     return [
         row
         for a, b in together
@@ -45,7 +45,7 @@ def similarity_table(runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> list
     ]  # fmt: skip
 
 
-def _compared(runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> Iterator[tuple[str, str]]:
+def compared_networks(runs: Sequence[ObservedRun], pairs: Sequence[Pair]) -> Iterator[tuple[str, str]]:
     """The names of the runs to be compared, those of one seed after one another."""
     independents = {(run.record.student, run.record.seed): run.record.run for run in runs if run.record.arm == "independent"}
     for pair in pairs:

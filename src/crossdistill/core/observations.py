@@ -60,13 +60,13 @@ class Stored(Mapping[Key, Value]):
 def stored_observations(path: Path) -> Stored[LevelDraw, Observations]:
     """What `save_observations` wrote, read one (level, draw) at a time. Raises RunError where the file is damaged."""
     names: dict[LevelDraw, dict[str, str]] = {}  # {place: {field: the array's name}}
-    with _arrays(path) as arrays:
+    with opened_arrays(path) as arrays:
         for name in arrays.files:
             level, draw, field = name.split("|", 2)
             names.setdefault((level, int(draw)), {})[field] = name
 
     def read(place: LevelDraw) -> Observations:
-        with _arrays(path) as arrays:
+        with opened_arrays(path) as arrays:
             return _observations({field: arrays[name] for field, name in names[place].items()})
 
     return Stored(names, read)
@@ -90,7 +90,7 @@ def save_measurement(path: Path, measurement: Measurement) -> None:
 
 def load_measurement(path: Path) -> Measurement:
     """What `save_measurement` wrote. Raises RunError where the file is damaged."""
-    with _arrays(path) as arrays:
+    with opened_arrays(path) as arrays:
         if "reason" in arrays.files:
             return str(arrays["reason"])
         if "values" in arrays.files:
@@ -105,7 +105,7 @@ def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 @contextmanager
-def _arrays(path: Path) -> Iterator[Any]:
+def opened_arrays(path: Path) -> Iterator[Any]:
     """The arrays of a file. Raises RunError where it is damaged, which may show only when one is read."""
     try:
         with np.load(path, allow_pickle=False) as arrays:

@@ -23,6 +23,7 @@ from crossdistill.study.foreseen import foreseen_probe_sets
 from crossdistill.study.graph import FOUND, STAGES, Node, study_graph
 from crossdistill.study.grid_cost import cost_with_choosing
 from crossdistill.study.keys import KeyMaker
+from crossdistill.study.needed import want_weights
 from crossdistill.study.networks import chosen_network, placed
 from crossdistill.study.plan import Plan, Training, make_plan
 from crossdistill.study.possible import what_can_work
@@ -62,6 +63,7 @@ def planned_cost(
     shop.probe_sets = foreseen_probe_sets(config, splits, store)
     shop.answers = _as_carried_out(shop, plan, built, answer_plans(plan, built, splits))
     plan = with_ceilings(plan, shop, KeyMaker(config, trained_on, device))
+    want_weights(shop, plan)
     contrasts = declared_contrasts(out, config) if out else config.contrasts
     estimator = Estimator(shop, plan)
     nodes = with_states(study_graph(plan, shop, fingerprint(splits), contrasts), plan, shop, built)

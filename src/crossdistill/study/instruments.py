@@ -49,7 +49,8 @@ def unmeasured(shop: Workshop, training: Training, run: str) -> dict[str, Path]:
         return {}
     files = instrument_files(shop.config, shop.splits.test)
     paths = {name: _folder(shop.out, run) / file for name, file in files.items()}
-    return {name: path for name, path in paths.items() if not path.exists()}
+    told = shop.published(run)
+    return {name: path for name, path in paths.items() if not path.exists() and path.name not in told}
 
 
 def measure(shop: Workshop, training: Training, run: str, network: Network) -> None:

@@ -15,7 +15,6 @@ from typing import Protocol
 import torch
 
 from crossdistill.core.errors import CrossdistillError
-from crossdistill.core.records import RunRecord
 from crossdistill.core.workers import WorkerEnded, Workers
 from crossdistill.study.observing import nothing_left
 from crossdistill.study.plan import Plan, Training
@@ -197,6 +196,6 @@ def _settle(shop: Workshop, schedule: Schedule, training: Training, error: Cross
 
 
 def _result(shop: Workshop, training: Training) -> str:
-    record = RunRecord.load(shop.folder(training))
+    record = shop.record(training)
     share = record.estimates["validation_accuracy"].value
     return f"validation {100 * (share or 0.0):.1f} %, trained in {record.timing['seconds']:.0f} s"

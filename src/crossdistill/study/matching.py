@@ -17,7 +17,7 @@ def teaching_epoch(shop: Workshop, training: Training) -> tuple[int | None, list
     """The epoch whose weights teach a student (None: those kept), and a sentence on how teacher and control teacher compare."""
     if training.rival is None or training.teacher is None:
         return None, []
-    teacher, rival = (RunRecord.load(shop.folder(task)) for task in (training.teacher, training.rival))
+    teacher, rival = (shop.record(task) for task in (training.teacher, training.rival))
     epoch, other = nearest_epoch(teacher, rival), nearest_epoch(rival, teacher)
     mine, theirs = accuracy_after(teacher, epoch), accuracy_after(rival, other)
     words = [f"{record.label} {_when(record, e)}: {100 * a:.1f} %" for record, e, a in ((teacher, epoch, mine), (rival, other, theirs))]

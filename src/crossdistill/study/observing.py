@@ -29,11 +29,12 @@ def observe_run(shop: Workshop, training: Training) -> None:
 
     Observed are the clean test images, the source's extra sets and every probe, or a ceiling's own probe; what exists is not redone.
     """
-    record = RunRecord.load(shop.folder(training))
-    if training.own and training.control == "matched_teacher" and record.teacher_epoch is None:  # the very same network
+    record = shop.record(training)
+    own = training.own if training.control == "matched_teacher" and record.teacher_epoch is None else None  # the very same network
+    if own and not _is_observed(shop, training, training.run):
         for file in shop.observation_files.values():
-            copy_file(shop.out / "observations" / training.own.run / file, shop.out / "observations" / training.run / file)
-        copy_measured(shop, training.own.run, training.run)
+            copy_file(shop.out / "observations" / own.run / file, shop.out / "observations" / training.run / file)
+        copy_measured(shop, own.run, training.run)
     _observe_run(shop, training, training.run)
     if record.teacher_epoch is None or training.teacher is None:
         return
@@ -45,7 +46,7 @@ def observe_run(shop: Workshop, training: Training) -> None:
 
 def _earlier_teacher(shop: Workshop, training: Training, epoch: int) -> RunRecord:
     """The record of a teacher as it was after an epoch, as far as it was trained by then."""
-    teacher = RunRecord.load(shop.folder(training))
+    teacher = shop.record(training)
     after = [row for row in teacher.history if row.epoch <= epoch]
     torch.set_num_threads(training.recipe.threads)
     estimates = validated(load_trained(shop, training, epoch), shop.splits.validation, shop)
@@ -60,24 +61,30 @@ def nothing_left(shop: Workshop, training: Training) -> bool:
     try:
         if not shop.finished(training):
             return False
-        epoch = RunRecord.load(shop.folder(training)).teacher_epoch
+        epoch = shop.record(training).teacher_epoch
     except RunError:
         return False  # whoever is to do it says what is damaged
     seen = {training.run: training}
     if epoch is not None and training.teacher is not None:
         seen[run_name(training.teacher, epoch)] = training.teacher
-    return all(predictions_file(shop.out, name).exists() and not _left(shop, of, name) for name, of in seen.items())
+    return all(_is_observed(shop, of, name) for name, of in seen.items())
 
 
-def _left(shop: Workshop, training: Training, name: str) -> bool:
-    """Whether a network is still to be observed or measured."""
+def needs_weights(shop: Workshop, training: Training, name: str) -> bool:
+    """Whether a network (a training's, or a teacher's as it was after an epoch, by name) is still to be observed or measured."""
     return bool(_missing(shop, training, name) or unmeasured(shop, training, name))
+
+
+def _is_observed(shop: Workshop, training: Training, name: str) -> bool:
+    """Whether nothing is left to do with a network; published decisions need no table of predictions beside them."""
+    return not needs_weights(shop, training, name) and (predictions_file(shop.out, name).exists() or bool(shop.published(name)))
 
 
 def _missing(shop: Workshop, training: Training, name: str) -> dict[str, Path]:
     """The test sets on which a network is still to be observed, each with the file of the answers."""
     files = {test_set: shop.out / "observations" / name / file for test_set, file in _files(shop, training).items()}
-    return {test_set: path for test_set, path in files.items() if not path.exists()}
+    told = shop.published(name)
+    return {test_set: path for test_set, path in files.items() if not path.exists() and path.name not in told}
 
 
 def _files(shop: Workshop, training: Training) -> dict[str, str]:
@@ -86,6 +93,8 @@ def _files(shop: Workshop, training: Training) -> dict[str, str]:
 
 def _observe_run(shop: Workshop, training: Training, name: str, epoch: int | None = None) -> None:
     """Held while it lasts, so that everyone can see that it is at work, and two that share a teacher's earlier weights take turns."""
+    if _is_observed(shop, training, name):
+        return
     folder = shop.out / "observations" / name
     with locked(folder, f"another process is observing {name}", waiting=shop.progress.line):
         _observe_what_is_left(shop, training, name, epoch)
@@ -93,7 +102,7 @@ def _observe_run(shop: Workshop, training: Training, name: str, epoch: int | Non
 
 def _observe_what_is_left(shop: Workshop, training: Training, name: str, epoch: int | None) -> None:
     missing = _missing(shop, training, name)
-    if _left(shop, training, name):
+    if needs_weights(shop, training, name):
         network = load_trained(shop, training, epoch)
         torch.set_num_threads(training.recipe.threads)
         watch, n_seen = Stopwatch(), 0

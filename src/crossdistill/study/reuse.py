@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from crossdistill.core.errors import StudyError
+from crossdistill.core.published import DECISIONS
 from crossdistill.core.store import read_json
 from crossdistill.ops.network import Network
 from crossdistill.study.answers import are_stored
-from crossdistill.study.folder import PLAN_FILE, read_failures
+from crossdistill.study.folder import DRIVER_FILE, PLAN_FILE, read_failures
 from crossdistill.study.foreseen import is_built
 from crossdistill.study.graph import Node, State
 from crossdistill.study.instruments import unmeasured
@@ -29,11 +30,18 @@ def with_states(nodes: Iterable[Node], plan: Plan, shop: Workshop, built: Mappin
     nodes = list(nodes)
     stored = _stored(nodes, shop, plan, built)
     told = [replace(node, state=_of_run(node, shop, trainings[node.run]) if node.run else stored.get(node.key, "left")) for node in nodes]
+    read = {key for node in told if node.kind == "student" and node.state == "left" for key in node.reads}
+    told = [replace(node, state="not needed") if _is_unread(node, read) else node for node in told]
     if not _is_whole(shop, told):
         return tuple(told)
     failed = read_failures(shop.out)
     undecided = {run for run, training in trainings.items() if training.label in failed}
     return tuple(_of_whole(node, undecided) for node in told)
+
+
+def _is_unread(node: Node, read: Collection[str]) -> bool:
+    """Whether a node is made for students alone, and none of those that read it is left."""
+    return node.kind in ("warm_up", "answers") and node.state == "left" and node.key not in read
 
 
 def changed_labels(nodes: Iterable[Node], out: Path) -> set[str]:
@@ -80,10 +88,13 @@ def _is_there(shop: Workshop, training: Training, node: Node) -> bool:
     """Whether the files of an observation are there, or a ceiling is trained."""
     if node.kind == "observation":
         test_set = node.label.partition(" by ")[0]
-        return (shop.out / "observations" / training.run / shop.observation_files[test_set]).exists()
+        file = shop.observation_files[test_set]
+        return (shop.out / "observations" / training.run / file).exists() or file in shop.published(training.run)
     if node.kind == "instruments":
         return not unmeasured(shop, training, training.run)
-    return shop.finished(training) if node.kind == "ceiling" else predictions_file(shop.out, training.run).exists()
+    if node.kind == "ceiling":
+        return shop.finished(training)
+    return predictions_file(shop.out, training.run).exists() or bool(shop.published(training.run))
 
 
 def _of_whole(node: Node, undecided: Collection[str]) -> Node:
@@ -96,7 +107,8 @@ def _of_whole(node: Node, undecided: Collection[str]) -> Node:
 def _is_whole(shop: Workshop, nodes: Iterable[Node]) -> bool:
     """Whether tables and page stand, made by the metrics and contrasts of today, and nothing that they are made of is left."""
     files, plan, nodes = [shop.out / name for name in (*TABLES, "report.html")], shop.out / PLAN_FILE, list(nodes)
-    written = plan.exists() and all(file.exists() and file.stat().st_mtime >= plan.stat().st_mtime for file in files)
+    as_published = (shop.out / DECISIONS).is_dir() and not (shop.out / DRIVER_FILE).exists()  # by git, which keeps no times
+    written = plan.exists() and all(file.exists() and (as_published or file.stat().st_mtime >= plan.stat().st_mtime) for file in files)
     if not written or any(node.state == "left" for node in nodes if node.run):
         return False
     planned = {(task["kind"], task["key"]) for task in read_json(plan).get("graph", ())}

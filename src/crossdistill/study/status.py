@@ -9,6 +9,7 @@ from typing import Any, Literal
 from crossdistill.compare import read_table
 from crossdistill.compare.observed import AVERAGE
 from crossdistill.core.errors import StudyError
+from crossdistill.core.published import published
 from crossdistill.core.records import ResultRow
 from crossdistill.core.store import cache_folder, is_locked, read_json
 from crossdistill.study.folder import PLAN_FILE, WEIGHTS_FOLDER, read_driver, read_failures
@@ -101,6 +102,8 @@ class _Looker:
         except StudyError as damage:
             return replace(row, state="failed", reason=str(damage), validation_accuracy=None)
         missing = [file for file in observations if not (seen / file).exists()] if kind != "warm_up" else []
+        if missing and (told := published(self.folder, run)):
+            missing = [file for file in missing if file not in told.files]
         if not (own / "record.json").exists() and kind == "teacher":
             return replace(row, state="waiting", reason="trained already, and still to be observed")
         if is_locked(seen) or self._wrote_lately(seen, FRESH_S, "", done=observations[-1] if observations else ""):

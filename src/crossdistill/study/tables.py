@@ -20,12 +20,16 @@ from crossdistill.compare import (
     transfer_table,
     write_table,
 )
+from crossdistill.compare.kept import changed_runs, with_kept_results, with_kept_similarity
+from crossdistill.compare.similarity import FEATURES
 from crossdistill.core.config import ContrastConfig
 from crossdistill.core.errors import StudyError
-from crossdistill.core.observations import Measurement, Stored, stored_answers
+from crossdistill.core.observations import Measurement, Stored
+from crossdistill.core.published import known_answers, without_logits
 from crossdistill.core.records import GainRow, InheritanceRow, ResultRow, RunRecord, SimilarityRow, TransferRow, subject
 from crossdistill.core.store import write_atomically
 from crossdistill.core.types import Observations
+from crossdistill.study.earlier import earlier_tables, set_tables_aside
 from crossdistill.study.inherited_images import write_gains
 from crossdistill.study.instruments import instrument_files, measured
 from crossdistill.study.plan import Plan
@@ -35,31 +39,39 @@ from crossdistill.study.workshop import Workshop
 def observed_run(out: Path, run: str, files: Mapping[str, str], probed: np.ndarray | None = None) -> ObservedRun | None:
     """A finished run with what was observed of it, from `files` ({test set: file name}) alone; None where it is not finished.
 
-    Answers are read whenever they are asked for: those of a study may not fit in memory together.
+    Answers are read whenever they are asked for: those of a study may not fit in memory together. Where decisions alone were
+    published of a test set, these are read.
     """
     folder = out / "runs" / run
     if not (folder / "record.json").exists():
         return None
-    paths = {probe: out / "observations" / run / file for probe, file in files.items()}
-    return ObservedRun(RunRecord.load(folder), stored_answers({probe: path for probe, path in paths.items() if path.exists()}), probed)
+    return ObservedRun(RunRecord.load(folder), known_answers(out, run, files), probed)
 
 
 def write_tables(shop: Workshop, plan: Plan, contrasts: Iterable[ContrastConfig], runs: Iterable[str]) -> None:
     """Write results, inheritance, transfer, similarity and gains of the finished runs, as .parquet files in the study's folder; and
     the pictures of what students got from their teachers.
 
-    The reason why the plan leaves a method out stands beside its declared contrasts.
+    The reason why the plan leaves a method out stands beside its declared contrasts. Of runs whose decisions alone are here, figures
+    of their logits and of what instruments gave are taken from the tables that stood in the folder before.
     """
     out, instruments = shop.out, instrument_files(shop.config, shop.splits.test)
     seen = (observed_run(out, name, shop.observation_files, shop.probed_rows) for name in runs)
     observed = [replace(run, measured=whole(measured(out, run.record.run, instruments), out)) for run in seen if run is not None]
     pairs, gates = compared_pairs(plan), Gates.of(observed)
-    results = results_table(observed, pairs, gates)
+    results, similarity = results_table(observed, pairs, gates), similarity_table(observed, pairs)
+    set_tables_aside(out)
+    if earlier := earlier_tables(out):
+        bare = {run.record.run for run in observed if without_logits(out, run.record.run, shop.observation_files.values())}
+        changed = changed_runs(results, earlier.results)
+        results = with_kept_results(results, earlier.results, observed, bare=bare, instruments=instruments)
+        if FEATURES in instruments:
+            similarity = with_kept_similarity(similarity, earlier.similarity, observed, pairs, changed)
     write_table(results, out / "results.parquet", ResultRow)
     inheritance = inheritance_table(results, observed, pairs, [_contrast(declared) for declared in contrasts], gates)
     write_table(_with_what_is_left_out(inheritance, plan.left_out), out / "inheritance.parquet", InheritanceRow)
     write_table(transfer_table(results, observed, _kept(pairs, plan), gates), out / "transfer.parquet", TransferRow)
-    write_table(similarity_table(observed, pairs), out / "similarity.parquet", SimilarityRow)
+    write_table(similarity, out / "similarity.parquet", SimilarityRow)
     write_table(gain_table(observed, pairs), out / "gains.parquet", GainRow)
     write_gains(shop, observed, pairs)
 
@@ -125,14 +137,18 @@ def write_predictions(out: Path, run: str, files: Mapping[str, str]) -> None:
     with tempfile.TemporaryDirectory() as aside, duckdb.connect() as connection:
         path = Path(aside) / "predictions.parquet"
         connection.register("columns", columns)
-        connection.sql("SELECT * FROM columns").write_parquet(str(path))
+        # Of decisions alone there is no confidence, of which NumPy says NaN.
+        connection.sql("SELECT * REPLACE (nullif(confidence, 'nan'::FLOAT) AS confidence) FROM columns").write_parquet(str(path))
         write_atomically(predictions_file(out, run), lambda file: file.write(path.read_bytes()))
 
 
 def _predictions(place: tuple[str, str, int], seen: Observations) -> dict[str, np.ndarray]:
     probe, level, draw = place
     n = len(seen.labels)
-    confidence = 1 / np.exp(seen.logits - seen.logits.max(axis=1, keepdims=True)).sum(axis=1)
+    if seen.decided is None:
+        confidence = 1 / np.exp(seen.logits - seen.logits.max(axis=1, keepdims=True)).sum(axis=1)
+    else:
+        confidence = np.full(n, np.nan, np.float32)
     return {
         "probe": np.full(n, probe),
         "level": np.full(n, level),

@@ -1,5 +1,6 @@
 """The first task of every training: the network trained, with its record and weights, or nothing. What is observed of it: `observing`."""
 
+import contextlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import torch
 
 from crossdistill.core import registry
+from crossdistill.core.errors import RunError
 from crossdistill.core.progress import Stopwatch
 from crossdistill.core.recipe import EXECUTION
 from crossdistill.core.records import EpochRow, EstimateModel, RunRecord
@@ -54,13 +56,24 @@ def train(shop: Workshop, training: Training) -> RunRecord:
                 with enough_memory(lambda: f"{training.label}: {TOO_LARGE}"):
                     _train(shop, training, folder, tracking)
     clear_checkpoints(folder)
-    record = RunRecord.load(folder)
+    record = shop.record(training)
     if tracking:
         tracking.finish(record)  # also of a run that was finished elsewhere, such as a teacher of the store
-    if training.arm == "teacher":  # the study folder keeps what the page reads; the weights stay in the store
+    if training.arm == "teacher" and not _is_told(shop, training, record):
         for name in ("log.jsonl", "record.json"):
             copy_file(folder / name, shop.out / "runs" / training.run / name)
     return record
+
+
+def _is_told(shop: Workshop, teacher: Training, record: RunRecord) -> bool:
+    """Whether the study's folder, which keeps what the page reads, has the record of these weights, or of others that taught there.
+
+    Weights stay in the store. Those that are made again for a student replace what is told of them, where they are not the same.
+    """
+    with contextlib.suppress(RunError, FileNotFoundError):
+        known = RunRecord.load(shop.out / "runs" / teacher.run)
+        return known.weights is not None and (known.weights == record.weights or teacher.run not in shop.wanted)
+    return False
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -85,7 +98,8 @@ def _tracking(shop: Workshop, training: Training) -> Tracking | None:
 def _train(shop: Workshop, training: Training, folder: Path, tracking: Tracking | None) -> None:
     epoch, notes = teaching_epoch(shop, training)
     same = training.own if training.control == "matched_teacher" and epoch is None else None
-    if same is not None and shop.finished(same):  # the teacher's own weights are the match: it is the method's own student
+    if same is not None and shop.finished(same) and shop.weights(same).exists():
+        # The teacher's own weights are the match: it is the method's own student, unless that was published without weights.
         for name in ("log.jsonl", "network.safetensors"):
             copy_file(shop.folder(same) / name, folder / name)
         own = {"run": training.run, "label": training.label, "arm": training.arm, "control": training.control}

@@ -19,7 +19,7 @@ def run_trainings(
 
     `after_each` is called with the failures so far whenever a training is settled and others are left.
     """
-    chosen = [training for training in plan.trainings if _wanted(training, plan, only)]
+    chosen = [training for training in plan.trainings if is_asked_for(training, plan, only)]
     waiting = {training.label for training in (*plan.trainings, *plan.ceilings)} - {training.label for training in chosen}
     failures = {label: reason for label, reason in read_failures(shop.out).items() if label in waiting}
     write_failures(shop.out, failures)
@@ -58,7 +58,9 @@ class TrainingSchedule:
 
     def announced(self, training: Training) -> str:
         left = about_left(self.shop.out, self.shop.store, self.unsettled)
-        return f"[{self.numbers[training.label]}/{len(self.numbers)}] training {training.label}{left}"
+        here = (self.shop.out / "runs" / training.run / "record.json").exists() and not self.shop.finished(training)
+        again = " again, since its weights are needed and only its record is here" if here else ""
+        return f"[{self.numbers[training.label]}/{len(self.numbers)}] training {training.label}{again}{left}"
 
     def settle(self, training: Training, error: CrossdistillError | None) -> str:
         self.unsettled.remove(training.label)
@@ -84,7 +86,7 @@ def _read_by(training: Training) -> list[Training]:
     return [read for read in (training.teacher, training.rival, own) if read]
 
 
-def _wanted(training: Training, plan: Plan, only: Only) -> bool:
+def is_asked_for(training: Training, plan: Plan, only: Only) -> bool:
     """Whether it is asked for, or read by one that is."""
     return matches(training.label, only) or any(
         training in (student.teacher, student.rival) and matches(student.label, only) for student in plan.students

@@ -1,6 +1,6 @@
 """What every task of a study shares, and where each task works."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 from crossdistill.core.config import StudyConfig
 from crossdistill.core.errors import RunError
 from crossdistill.core.progress import Progress
+from crossdistill.core.published import published
 from crossdistill.core.records import RunRecord
 from crossdistill.core.store import digest
 from crossdistill.core.types import ImageSet, Splits
@@ -33,6 +34,8 @@ class Workshop:
     probe_sets: Mapping[str, ProbeSet] = field(default_factory=dict)
     answers: Mapping[str, AnswerPlan] = field(default_factory=dict)  # by the label of each student with a teacher
     keeps_epochs: frozenset[str] = frozenset()  # keys of the teachers that may have to teach with an earlier epoch's weights
+    wanted: frozenset[str] = frozenset()  # runs whose weights are read by what is left to do: their records alone do not finish them
+    anew: frozenset[str] = frozenset()  # runs that are observed anew, whatever decisions of theirs were published
 
     @property
     def observation_files(self) -> dict[str, str]:
@@ -58,9 +61,24 @@ class Workshop:
         """The file of a finished training's weights, or of those after an epoch (from 1), where epochs are kept."""
         return weights_file(self.folder(training), epoch)
 
+    def record(self, training: Training) -> RunRecord:
+        """The record of a finished training: the one beside its weights, or that of the study's own folder where these are not here."""
+        folder = self.folder(training)
+        return RunRecord.load(folder if (folder / "record.json").exists() else self.out / "runs" / training.run)
+
     def finished(self, training: Training) -> bool:
-        """Whether a training's record is there, and the weights of every epoch where they may be wanted."""
-        return finished(self.folder(training), keeps_epochs=training.key in self.keeps_epochs)
+        """Whether a training's record is there; where its weights are wanted, these as well, of every epoch that may be wanted."""
+        whole = finished(self.folder(training), keeps_epochs=training.key in self.keeps_epochs)
+        if training.run in self.wanted:
+            return whole and self.weights(training).exists()
+        return whole or (self.out / "runs" / training.run / "record.json").exists()
+
+    def published(self, run: str) -> Collection[str]:
+        """The names of the observations and measurements for which published decisions stand; none where a run's weights are here."""
+        if run.partition("@")[0] in self.anew or weights_file(self.out / "runs" / run).exists():
+            return ()
+        told = published(self.out, run)
+        return told.files if told else ()
 
 
 def _fingerprint(images: ImageSet) -> list[str]:
