@@ -62,7 +62,8 @@ def demo(
     from crossdistill.core.study_file import parse_study
 
     text = files("crossdistill.study").joinpath("demo.yaml").read_text(encoding="utf-8")
-    run(parse_study(text, source="demo.yaml"), out, device, store, quiet, devices=devices)
+    jobs = None if devices else min(2, os.cpu_count() or 1)  # one thread each: small networks make little use of a second
+    run(parse_study(text, source="demo.yaml"), out, device, store, quiet, jobs=jobs, devices=devices)
 
 
 @app.command()
