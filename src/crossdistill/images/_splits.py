@@ -64,11 +64,7 @@ def load_splits(
 
     Raises UnknownNameError, SettingError and ImageError, with what to do.
     """
-    chosen = {name: parse_source(text) for name, text in (("transfer", transfer), ("exclude", exclude)) if text}
-    if test and test != VALIDATION:
-        chosen["test"] = parse_source(test)
-    for name, _ in chosen.values():
-        get("images", name)  # a name that is none is refused before anything is decoded
+    chosen = _other_sources(transfer=transfer, exclude=exclude, test=None if test == VALIDATION else test)
     stored = _decoded(source, settings, progress)
     train = stored.pop("train")
     found = {role: _decoded(*_of_size(named, train.size, (source, settings)), progress) for role, named in chosen.items()}
@@ -96,6 +92,14 @@ def load_splits(
     if not transfer:
         return splits
     return with_transfer(splits, free(found["transfer"]["train"]), name=transfer, count=transfer_images, seed=seed)
+
+
+def _other_sources(**named: str | None) -> dict[str, Source]:
+    """{role: source} of those that are named; a name that is none is refused before anything is decoded."""
+    chosen: dict[str, Source] = {role: parse_source(text) for role, text in named.items() if text}
+    for name, _ in chosen.values():
+        get("images", name)
+    return chosen
 
 
 def stratified_rows(labels: np.ndarray, count: int, *key: str | int) -> np.ndarray:

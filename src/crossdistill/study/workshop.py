@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,12 @@ class Workshop:
         """{test set: file name}, the same for every network; a file's name says which images were seen."""
         rows = digest(self.probed_rows.tolist())
         files = {name: "-".join([name, *_fingerprint(images)]) + ".npz" for name, images in self.splits.extra.items()}
-        files = {"clean": f"clean-{named(self.splits.test)}.npz", **files}
+        files = {"clean": self._clean_file, **files}
         return files | {name: f"{probe_set.folder.name}-{rows}.npz" for name, probe_set in self.probe_sets.items()}
+
+    @cached_property
+    def _clean_file(self) -> str:  # asked for with every training, and made of all ids
+        return f"clean-{named(self.splits.test)}.npz"
 
     @property
     def images_shown(self) -> dict[str, int]:
