@@ -33,7 +33,7 @@ def save_observations(path: Path, answers: Mapping[LevelDraw, Observations]) -> 
         fields = {"logits": seen.logits, "labels": seen.labels, "index": seen.index, "split": np.array(seen.split)}
         fields |= {f"factor:{name}": values for name, values in seen.factors.items()}
         arrays |= {f"{level}|{draw}|{name}": values for name, values in fields.items()}
-    _save(path, arrays)
+    save_arrays(path, arrays)
 
 
 class Stored(Mapping[Key, Value]):
@@ -59,17 +59,23 @@ class Stored(Mapping[Key, Value]):
 
 def stored_observations(path: Path) -> Stored[LevelDraw, Observations]:
     """What `save_observations` wrote, read one (level, draw) at a time. Raises RunError where the file is damaged."""
-    names: dict[LevelDraw, dict[str, str]] = {}  # {place: {field: the array's name}}
     with opened_arrays(path) as arrays:
-        for name in arrays.files:
-            level, draw, field = name.split("|", 2)
-            names.setdefault((level, int(draw)), {})[field] = name
+        names = by_place(arrays.files)
 
     def read(place: LevelDraw) -> Observations:
         with opened_arrays(path) as arrays:
             return _observations({field: arrays[name] for field, name in names[place].items()})
 
     return Stored(names, read)
+
+
+def by_place(names: Iterable[str]) -> dict[LevelDraw, dict[str, str]]:
+    """{(level, draw): {field: name of its array}} of names "level|draw|field"."""
+    places: dict[LevelDraw, dict[str, str]] = {}
+    for name in names:
+        level, draw, field = name.split("|", 2)
+        places.setdefault((level, int(draw)), {})[field] = name
+    return places
 
 
 def stored_answers(files: Mapping[str, Path]) -> Stored[tuple[str, str, int], Observations]:
@@ -81,11 +87,11 @@ def stored_answers(files: Mapping[str, Path]) -> Stored[tuple[str, str, int], Ob
 def save_measurement(path: Path, measurement: Measurement) -> None:
     """Write what an instrument gave of one network, or why it refused it, atomically."""
     if isinstance(measurement, str):
-        _save(path, {"reason": np.array(measurement)})
+        save_arrays(path, {"reason": np.array(measurement)})
     elif isinstance(measurement, dict):
-        _save(path, {f"part:{name}": values for name, values in measurement.items()})
+        save_arrays(path, {f"part:{name}": values for name, values in measurement.items()})
     else:
-        _save(path, {"values": measurement})
+        save_arrays(path, {"values": measurement})
 
 
 def load_measurement(path: Path) -> Measurement:
@@ -98,9 +104,10 @@ def load_measurement(path: Path) -> Measurement:
         return {name.removeprefix("part:"): arrays[name] for name in arrays.files}
 
 
-def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def save_arrays(path: Path, arrays: Mapping[str, Any], write: Callable[..., None] = np.savez) -> None:
+    """Write arrays by name, atomically; `write` is np.savez or np.savez_compressed."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write(buffer, **arrays)
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 

@@ -7,19 +7,17 @@ decisions/sets/FILE.npz  what all networks that were shown a test set have in co
                          name of their observation files, which says which images these are
 """
 
-import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from crossdistill.core.errors import RunError, StudyError
-from crossdistill.core.observations import LevelDraw, Stored, opened_arrays, stored_observations
-from crossdistill.core.store import read_json, write_atomically
+from crossdistill.core.observations import LevelDraw, Stored, by_place, opened_arrays, save_arrays, stored_observations
+from crossdistill.core.store import read_json
 from crossdistill.core.types import Observations
 
 FORMAT = 1
@@ -60,7 +58,8 @@ def save_decisions(path: Path, told: Decisions) -> None:
     contents = {"format": FORMAT, "weights": told.weights, "observations": places, "instruments": list(told.instruments)}
     found = [found for of_set in told.observations.values() for found in of_set.values()]
     decisions = np.concatenate(found) if found else np.zeros(0, np.int64)
-    _save(path, {"contents": np.array(json.dumps(contents)), "decisions": _smallest(decisions)})
+    arrays = {"contents": np.array(json.dumps(contents)), "decisions": _smallest(decisions)}
+    save_arrays(path, arrays, np.savez_compressed)
 
 
 def load_decisions(path: Path) -> Decisions:
@@ -88,7 +87,7 @@ def save_set(path: Path, shown: Mapping[LevelDraw, Observations]) -> None:
         fields = {"labels": seen.labels, "index": seen.index} | {f"factor:{name}": values for name, values in seen.factors.items()}
         arrays |= {f"{level}|{draw}|{name}": _smallest(values) for name, values in fields.items()}
         arrays[f"{level}|{draw}|split"] = np.array(seen.split)
-    _save(path, arrays)
+    save_arrays(path, arrays, np.savez_compressed)
 
 
 def load_set(path: Path) -> Mapping[LevelDraw, Observations]:
@@ -100,12 +99,8 @@ def load_set(path: Path) -> Mapping[LevelDraw, Observations]:
 
 @lru_cache(SETS_HELD)
 def _load_set(path: Path, _written: int) -> Mapping[LevelDraw, Observations]:
-    fields: dict[LevelDraw, dict[str, np.ndarray]] = {}
     with opened_arrays(path) as arrays:
-        for name in arrays.files:
-            level, draw, field = name.split("|", 2)
-            fields.setdefault((level, int(draw)), {})[field] = arrays[name]
-        return {place: _shown(of_place) for place, of_place in fields.items()}
+        return {place: _shown({field: arrays[name] for field, name in fields.items()}) for place, fields in by_place(arrays.files).items()}
 
 
 def _shown(fields: Mapping[str, np.ndarray]) -> Observations:
@@ -161,9 +156,3 @@ def _smallest(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "iu" or not len(values):
         return values
     return values.astype(np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
-
-
-def _save(path: Path, arrays: Mapping[str, Any]) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
