@@ -1,6 +1,7 @@
 """The tables of docs/cifar10.md, as Markdown, from a study's folder alone.
 
-    python studies/cifar10/tables.py studies/cifar10/results
+    python studies/cifar10/tables.py studies/cifar10/results                       a study's
+    python studies/cifar10/tables.py studies/cifar10/results LOSSLESS_FOLDER        which of its differences hold on other test images
 
 Shares are in per cent, differences in points, intervals 95 %: of means over run seeds by Student's t, of contrasts as inheritance.parquet
 has them.
@@ -17,6 +18,8 @@ from crossdistill.compare import read_table
 from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord
 
 WHOLE = ("auc", "")
+UNTAUGHT = ("teacher", "independent")
+ORDERED = ("patch_drop", "scramble")  # probes whose levels published work compares between ViTs and CNNs
 
 
 def main(folder: Path) -> None:
@@ -26,11 +29,21 @@ def main(folder: Path) -> None:
     table(("direction", "network", "accuracy", "agreement with the teacher"), arms(results))
     heading("Which biases separate teacher and independent: retention of clean accuracy, teacher minus independent")
     table(("direction", "probe", "gap"), gaps(inheritance))
+    heading("Retention by level, of networks that nobody taught")
+    table(("probe", "level", "network", "retention"), levels(results))
     heading("Declared contrasts")
     table(("direction", "method", "probe", "figure", "against", "difference", "p (Holm)", "verdict"), declared(inheritance))
     for against in dict.fromkeys(row.contrast for row in inheritance):
         heading(f"Retention, student minus {against}")
-        table(("direction", "probe", "method", "difference", "p (Benjamini-Hochberg)", "verdict"), contrasts(inheritance, against))
+        table(
+            ("direction", "probe", "method", "difference", "p (Benjamini-Hochberg)", "verdict"),
+            contrasts(inheritance, "retention", against),
+        )
+    heading("Shape bias, student minus independent")
+    table(
+        ("direction", "probe", "method", "difference", "p (Benjamini-Hochberg)", "verdict"),
+        contrasts(inheritance, "shape_bias", "independent"),
+    )
     heading("Cost")
     table(("direction", "network", "seconds of training", "images a second", "teacher's share"), cost(folder))
 
@@ -63,6 +76,15 @@ def gaps(inheritance: Iterable[InheritanceRow]) -> Iterable[Sequence[str]]:
             yield direction(row.teacher, row.student), row.probe, points(row.teacher_gap, row.gap_low, row.gap_high)
 
 
+def levels(results: Iterable[ResultRow]) -> Iterable[Sequence[str]]:
+    found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for row in results:
+        if row.probe in ORDERED and row.metric == "retention" and row.arm in UNTAUGHT and row.level not in WHOLE and row.value is not None:
+            found[row.probe, row.level, f"{row.arm}: {row.student}".removeprefix("teacher: ")].append(row.value)
+    for (probe, level, network), values in sorted(found.items()):
+        yield probe, level, network, mean(values)
+
+
 def declared(inheritance: Iterable[InheritanceRow]) -> Iterable[Sequence[str]]:
     for row in inheritance:
         if row.role == "primary":
@@ -71,9 +93,9 @@ def declared(inheritance: Iterable[InheritanceRow]) -> Iterable[Sequence[str]]:
             yield *where, difference, probability(row.p_holm), verdict(row)
 
 
-def contrasts(inheritance: Iterable[InheritanceRow], against: str) -> Iterable[Sequence[str]]:
+def contrasts(inheritance: Iterable[InheritanceRow], metric: str, against: str) -> Iterable[Sequence[str]]:
     for row in sorted(inheritance, key=lambda row: (row.pair, row.probe)):
-        if row.contrast == against and row.metric == "retention" and row.level_or_auc in WHOLE and row.role == "secondary":
+        if row.contrast == against and row.metric == metric and row.level_or_auc in WHOLE and row.role == "secondary":
             difference = points(row.difference, row.low, row.high)
             yield direction(row.teacher, row.student), row.probe, row.method, difference, probability(row.p_bh), verdict(row)
 
@@ -89,6 +111,28 @@ def cost(folder: Path) -> Iterable[Sequence[str]]:
         seconds, speed, share = (values[name] for name in ("seconds", "images_per_second", "teacher_share"))
         yield where, arm, *(f"{sum(all_runs) / len(all_runs):{form}}" if all_runs else "" for all_runs, form in
                             ((seconds, ".0f"), (speed, ",.0f"), (share, ".0%")))  # fmt: skip
+
+
+def other_images(folder: Path, other: Path) -> None:
+    """Each difference of retention on whole probes that both folders hold: on the test images of one and of the other."""
+    first, second = ({_which(row): row for row in read_table(each / "inheritance.parquet", InheritanceRow)} for each in (folder, other))
+    heading("Retention on the test images, and on the other images")
+    columns = ("direction", "probe", "method", "against", "test images", "other images", "")
+    table(
+        columns, (_twice(first[key], second[key]) for key in sorted(first) if key in second and key[4] == "retention" and key[5] in WHOLE)
+    )
+
+
+def _which(row: InheritanceRow) -> tuple[int, str, str, str, str, str]:
+    return row.pair, row.probe, row.method, row.contrast, row.metric, row.level_or_auc
+
+
+def _twice(row: InheritanceRow, other: InheritanceRow) -> Sequence[str]:
+    where = direction(row.teacher, row.student), row.probe, row.method, row.contrast
+    both = (points(each.difference, each.low, each.high) for each in (row, other))
+    flips = row.difference is not None and other.difference is not None and row.difference * other.difference < 0
+    told = any(each.low is not None and each.high is not None and each.low * each.high > 0 for each in (row, other))
+    return *where, *both, ("sign flips" if told else "sign flips, neither apart from 0") if flips else ""
 
 
 def direction(teacher: str, student: str) -> str:
@@ -118,4 +162,4 @@ def verdict(row: InheritanceRow) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1])) if len(sys.argv) == 2 else other_images(Path(sys.argv[1]), Path(sys.argv[2]))
