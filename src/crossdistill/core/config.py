@@ -7,24 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    Discriminator,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from crossdistill.core import registry
 from crossdistill.core.errors import nearest
 from crossdistill.core.frozen import Frozen, WithSettings, fail
+from crossdistill.core.method_config import MethodConfig
 from crossdistill.core.recipe import SHORTER, TrainingConfig
 from crossdistill.core.records import CEILING, EARLIER_TEACHER
 
@@ -72,59 +63,6 @@ class TeachersConfig(WithSettings):
     """How teachers are trained: any training setting, and how many runs. `per_seed`: run s is taught by teacher run s."""
 
     runs: Literal["per_seed", 1] = "per_seed"
-
-
-def _one_or_grid(value: Any) -> str:
-    return "grid" if isinstance(value, list | tuple) else "one"
-
-
-Weight = Annotated[
-    Annotated[NonNegativeFloat, Tag("one")] | Annotated[tuple[NonNegativeFloat, ...], Tag("grid")], Discriminator(_one_or_grid)
-]
-"""One weight, or a grid of them. What is wrong with either is told as such."""
-
-
-class MethodConfig(WithSettings):
-    """A method in a pair. `weight` multiplies every term but `ce`; `weights` replaces the published weight of single terms.
-
-    A list of weights is a grid: one of them is chosen on validation images before anything else of the study is planned.
-    """
-
-    name: str
-    label: str | None = Field(default=None, pattern=r"^[\w.-]+$")  # also the name of the runs' folders
-    weight: Weight = 1.0
-    weights: dict[str, NonNegativeFloat] = {}
-    ramp_epochs: NonNegativeFloat = 0.0  # the weight of every term but `ce` rises linearly over these epochs
-    until: float | None = Field(default=None, gt=0, le=1)  # share of the epochs (rounded up) with the teacher; then labels alone
-
-    @property
-    def arm(self) -> str:
-        return self.label or self.name
-
-    @property
-    def grid(self) -> tuple[float, ...]:
-        """The weights among which is chosen; none where one is given."""
-        return self.weight if isinstance(self.weight, tuple) else ()
-
-    @property
-    def one_weight(self) -> float:
-        """The weight of a method that trains, which has no grid any more."""
-        assert not isinstance(self.weight, tuple), f"the weight of {self.arm} is not chosen yet"
-        return self.weight
-
-    @field_validator("weight")
-    @classmethod
-    def _several_weights(cls, weight: Weight) -> Weight:
-        if isinstance(weight, tuple) and (len(weight) < 2 or len(set(weight)) < len(weight)):
-            fail((), f"a grid has at least two weights, all of them different, got {list(weight)}: name others, or one number alone")
-        return weight
-
-    @property
-    def changes_student(self) -> bool:
-        """Whether the method changes the student or the images it is shown; else the independent is its student without a teacher."""
-        plugin = registry.get("method", self.name)
-        views = plugin.facts["views"]
-        return bool(plugin.facts["prepare_student"] or (views and views(plugin.complete(self.settings))))
 
 
 class PairConfig(Frozen):
@@ -214,44 +152,10 @@ class StudyConfig(Frozen):
             if name not in self.networks:
                 fail(path, f"no network is called '{name}'.{nearest(name, self.networks)} `networks` has: {', '.join(self.networks)}")
         for i, pair in enumerate(self.pairs):
-            labels = [method.arm for method in pair.methods]
-            if clash := next((label for label in labels if labels.count(label) > 1 or label in NOT_METHODS), None):
-                fail(("pairs", i, "methods"), f"two arms of this pair are called '{clash}': give one of them another `label`")
-            for method in pair.methods:
-                first = next(other for other in pair.methods if other.model_copy(update={"label": method.label}) == method)
-                if first != method:
-                    fail(("pairs", i, "methods"), f"'{first.arm}' and '{method.arm}' are the same method with the same settings")
-            if "control_teacher" in self.arms and pair.control_teacher is None:
-                fail(("pairs", i), "the arm control_teacher needs `control_teacher:` in each pair, a network of the student's own family")
-            if pair.control_teacher == pair.teacher:
-                fail(("pairs", i, "control_teacher"), f"'{pair.teacher}' is the teacher itself: name a network of the student's own family")
-            if self.networks[pair.student].checkpoint:
-                fail(("pairs", i, "student"), f"network '{pair.student}' is a finished checkpoint: a student needs a `model`")
-        joined = [(pair.teacher, pair.student, method.arm) for pair in self.pairs for method in pair.methods]
-        if twice := next((arm for arm in joined if joined.count(arm) > 1), None):
-            fail(("pairs",), f"two pairs join {twice[0]} and {twice[1]} by '{twice[2]}': give one of the methods another `label`")
-        if twice := next((name for name in self.probe_names if self.probe_names.count(name) > 1), None):
-            fail(("probes",), f"probe '{twice}' stands here twice: give it all its `levels` at once")
-        if len(set(self.seeds)) != len(self.seeds):
-            fail(("seeds",), f"seeds repeat: {list(self.seeds)}")
+            self._check_pair(i, pair)
+        self._check_repetitions()
         for i, contrast in enumerate(self.primary or ()):
-            if not 0 <= contrast.pair < len(self.pairs):
-                fail(("primary", i, "pair"), f"there is no pair {contrast.pair}: pairs count from 0 to {len(self.pairs) - 1}")
-            arms = [method.arm for method in self.pairs[contrast.pair].methods]
-            if contrast.method not in arms:
-                fail(
-                    ("primary", i, "method"),
-                    f"pair {contrast.pair} has no method '{contrast.method}'.{nearest(contrast.method, arms)} It has: {', '.join(arms)}",
-                )
-            if contrast.probe not in self.probe_names:
-                fail(("primary", i, "probe"), f"the study has no probe '{contrast.probe}'. It has: {', '.join(self.probe_names)}")
-            if (against := self._against(contrast)) not in self.arms:
-                fail(
-                    ("primary", i, "against"),
-                    f"the study has no arm '{against}'. Add it to `arms`, which has: {', '.join(self.arms) or 'none'}",
-                )
-            if self.contrasts[i] in self.contrasts[:i]:
-                fail(("primary", i), "this contrast is declared above already: declare each once")
+            self._check_contrast(i, contrast)
         return self
 
     @model_validator(mode="after")
@@ -267,6 +171,45 @@ class StudyConfig(Frozen):
             if any(getattr(recipe, setting) != default for recipe in recipes) and not any(recipe.uses(setting) for recipe in recipes):
                 fail(("training", setting), f"`{setting}` belongs to {where}, which no training here has: set that, or leave it out")
         return self
+
+    def _check_pair(self, i: int, pair: PairConfig) -> None:
+        labels = [method.arm for method in pair.methods]
+        if clash := next((label for label in labels if labels.count(label) > 1 or label in NOT_METHODS), None):
+            fail(("pairs", i, "methods"), f"two arms of this pair are called '{clash}': give one of them another `label`")
+        for method in pair.methods:
+            first = next(other for other in pair.methods if other.model_copy(update={"label": method.label}) == method)
+            if first != method:
+                fail(("pairs", i, "methods"), f"'{first.arm}' and '{method.arm}' are the same method with the same settings")
+        if "control_teacher" in self.arms and pair.control_teacher is None:
+            fail(("pairs", i), "the arm control_teacher needs `control_teacher:` in each pair, a network of the student's own family")
+        if pair.control_teacher == pair.teacher:
+            fail(("pairs", i, "control_teacher"), f"'{pair.teacher}' is the teacher itself: name a network of the student's own family")
+        if self.networks[pair.student].checkpoint:
+            fail(("pairs", i, "student"), f"network '{pair.student}' is a finished checkpoint: a student needs a `model`")
+
+    def _check_repetitions(self) -> None:
+        joined = [(pair.teacher, pair.student, method.arm) for pair in self.pairs for method in pair.methods]
+        if twice := next((arm for arm in joined if joined.count(arm) > 1), None):
+            fail(("pairs",), f"two pairs join {twice[0]} and {twice[1]} by '{twice[2]}': give one of the methods another `label`")
+        if twice := next((name for name in self.probe_names if self.probe_names.count(name) > 1), None):
+            fail(("probes",), f"probe '{twice}' stands here twice: give it all its `levels` at once")
+        if len(set(self.seeds)) != len(self.seeds):
+            fail(("seeds",), f"seeds repeat: {list(self.seeds)}")
+
+    def _check_contrast(self, i: int, contrast: ContrastConfig) -> None:
+        if not 0 <= contrast.pair < len(self.pairs):
+            fail(("primary", i, "pair"), f"there is no pair {contrast.pair}: pairs count from 0 to {len(self.pairs) - 1}")
+        arms = [method.arm for method in self.pairs[contrast.pair].methods]
+        if contrast.method not in arms:
+            there = f"{nearest(contrast.method, arms)} It has: {', '.join(arms)}"
+            fail(("primary", i, "method"), f"pair {contrast.pair} has no method '{contrast.method}'.{there}")
+        if contrast.probe not in self.probe_names:
+            fail(("primary", i, "probe"), f"the study has no probe '{contrast.probe}'. It has: {', '.join(self.probe_names)}")
+        if (against := self._against(contrast)) not in self.arms:
+            there = f"Add it to `arms`, which has: {', '.join(self.arms) or 'none'}"
+            fail(("primary", i, "against"), f"the study has no arm '{against}'. {there}")
+        if self.contrasts[i] in self.contrasts[:i]:
+            fail(("primary", i), "this contrast is declared above already: declare each once")
 
     def _network_references(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         for i, pair in enumerate(self.pairs):

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
-from crossdistill.core.config import MethodConfig, PairConfig, StudyConfig
+from crossdistill.core.config import PairConfig, StudyConfig
+from crossdistill.core.method_config import MethodConfig
 from crossdistill.core.records import subject
 from crossdistill.images._splits import VALIDATION
 from crossdistill.study.launch import device_count

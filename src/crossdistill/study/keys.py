@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import NOT_METHODS, MethodConfig, StudyConfig
+from crossdistill.core.config import NOT_METHODS, StudyConfig
 from crossdistill.core.errors import WeightsError
+from crossdistill.core.method_config import MethodConfig
 from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.store import digest, file_sha256
 from crossdistill.models.python import module_file

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from crossdistill.core import registry
-from crossdistill.core.config import MethodConfig
 from crossdistill.core.errors import RunError, StudyError
+from crossdistill.core.method_config import MethodConfig
 from crossdistill.core.progress import Stopwatch
 from crossdistill.core.seeds import torch_seed
 from crossdistill.core.store import file_sha256, locked, read_json, write_atomically, write_json

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import NOT_METHODS, MethodConfig, PairConfig, StudyConfig
+from crossdistill.core.config import NOT_METHODS, PairConfig, StudyConfig
 from crossdistill.core.errors import SettingError
+from crossdistill.core.method_config import MethodConfig
 from crossdistill.core.recipe import SHORTER, TrainingConfig, shortened
 from crossdistill.core.records import subject
 from crossdistill.core.store import digest

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.config import MethodConfig
 from crossdistill.core.errors import DivergedError
+from crossdistill.core.method_config import MethodConfig
 from crossdistill.core.progress import Stopwatch
 from crossdistill.core.recipe import TrainingConfig
 from crossdistill.core.types import Activations, Batch, ImageSet, Needs
