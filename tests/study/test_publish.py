@@ -14,11 +14,13 @@ from crossdistill.compare import read_table
 from crossdistill.core.records import GainRow, InheritanceRow, ResultRow, RunRecord, SimilarityRow, TransferRow
 from crossdistill.core.store import locked, write_atomically
 from crossdistill.report.page import render
+from crossdistill.report.sections import gallery
 from crossdistill.report.study_files import read_study
 from crossdistill.study import execute, observing, publish, tasks
 
 Command = Callable[..., int]
 
+NO_ROOM = re.compile(r"<p[^>]*>[^<]* found no room on this page[^<]*</p>")
 TABLES = {"results": ResultRow, "inheritance": InheritanceRow, "transfer": TransferRow, "similarity": SimilarityRow, "gains": GainRow}
 
 
@@ -111,6 +113,20 @@ def test_a_publication_holds_what_a_reader_needs_and_nothing_large(study: Path, 
     folders = {name.split("/")[0] for name in names}
     assert not folders & {"observations", "predictions", "instruments", "timings"}
     assert not any(name.endswith("safetensors") or "/." in f"/{name}" for name in names)
+
+
+def test_pictures_for_which_the_page_has_no_room_are_not_published(study: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pictured(folder: Path) -> set[str]:
+        return {path.parent.name for path in (folder / "pictures").glob("*/gained-*.webp")}
+
+    assert pictured(published(study, command, "roomy")) == pictured(study) == set(runs(study, "kd"))
+    assert len(runs(study, "kd")) > 1
+    monkeypatch.setattr(gallery, "ROOM", 4_000)
+    target = published(study, command, "elsewhere/out")  # the page names its folder
+    assert len(pictured(target)) == 1
+    page = without_drawings(render(read_study(study)))
+    assert NO_ROOM.search(page)
+    assert NO_ROOM.sub("", page) == NO_ROOM.sub("", without_drawings(render(read_study(target))))
 
 
 def test_the_page_is_drawn_from_the_publication_alone_and_is_that_of_the_study(study: Path, command: Command) -> None:

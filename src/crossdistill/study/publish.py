@@ -1,7 +1,7 @@
 """A study's results as small files that can be committed, and gone on with: records, tables, page, and decisions in place of logits."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from crossdistill.core.records import RunRecord
 from crossdistill.core.store import locked, read_json, write_atomically
 from crossdistill.core.types import Observations
 from crossdistill.report.page import build_page
+from crossdistill.report.sections import gallery, looks
+from crossdistill.report.study_files import read_study
 from crossdistill.study.folder import FAILURES_FILE, PLAN_FILE, STUDY_FILE, WEIGHTS_FILE, WEIGHTS_FOLDER
 from crossdistill.study.phases import PHASES_FILE
 
@@ -108,8 +110,11 @@ class _Copy:
         return names
 
     def pictures(self, names: Iterable[str]) -> None:
-        """Copy what the page shows: pictures of these networks and of the probes."""
-        for pattern in ("[!.]*", *(f"{name}/[!.]*" for name in names)):
+        """Copy the pictures of the probes, and of these networks those that the page has room for: others would only weigh."""
+        study = read_study(self.out)
+        of_names = replace(study, records=tuple(record for record in study.records if record.run in names))
+        shown = looks.pictured(of_names) | gallery.pictured(of_names)
+        for pattern in ("[!.]*", *(f"{name}/[!.]*" for name in sorted(shown))):
             self._copy_all(f"pictures/{pattern}")
         self._copy_all("probes/[!.]*/manifest.json")
         self._copy_all("probes/[!.]*/preview.png")

@@ -56,6 +56,7 @@ class Sheet:
 class Student:
     """The sheets of one student."""
 
+    run: str
     method: str
     seed: int
     title: str
@@ -109,6 +110,12 @@ def galleries(study: StudyFiles, rows: Sequence[GainRow]) -> list[Gallery]:
     return list(found.values())
 
 
+def pictured(study: StudyFiles) -> set[str]:
+    """The runs of which the page shows images here."""
+    rows, _ = gain_rows(study)
+    return {student.run for gallery in galleries(study, rows) for student in gallery.students}
+
+
 def _taught(record: RunRecord, pair: PlannedPair) -> bool:
     return record.arm in pair.methods and (record.teacher, record.student) == (pair.teacher, pair.student)
 
@@ -138,7 +145,7 @@ def _add(study: StudyFiles, gallery: Gallery, record: RunRecord, room: int) -> i
             gallery.left_out += 1
     if sheets:
         title = f"{record.arm} {record.student}, seed {record.seed}"
-        gallery.students.append(Student(record.arm, record.seed, title, sheets, len(gallery.students) < UNFOLDED))
+        gallery.students.append(Student(record.run, record.arm, record.seed, title, sheets, len(gallery.students) < UNFOLDED))
     return room
 
 

@@ -90,6 +90,11 @@ def pair_strips(study: StudyFiles) -> list[PairStrips]:
     return found
 
 
+def pictured(study: StudyFiles) -> set[str]:
+    """The runs of which the page shows maps, room allowing."""
+    return {network.run for pair in study.pairs for network in _networks(study, pair)}
+
+
 @dataclass(frozen=True)
 class _Shown:
     """A network whose pictures are shown."""
