@@ -30,9 +30,7 @@ def save_observations(path: Path, answers: Mapping[LevelDraw, Observations]) -> 
     """Write what a network answered on each (level, draw) of one test set, atomically. Logits are float32, as they came."""
     arrays: dict[str, np.ndarray] = {}
     for (level, draw), seen in answers.items():
-        fields = {"logits": seen.logits, "labels": seen.labels, "index": seen.index, "split": np.array(seen.split)}
-        fields |= {f"factor:{name}": values for name, values in seen.factors.items()}
-        arrays |= {f"{level}|{draw}|{name}": values for name, values in fields.items()}
+        arrays |= {f"{level}|{draw}|{name}": values for name, values in {"logits": seen.logits, **fields_of(seen)}.items()}
     save_arrays(path, arrays)
 
 
@@ -64,9 +62,22 @@ def stored_observations(path: Path) -> Stored[LevelDraw, Observations]:
 
     def read(place: LevelDraw) -> Observations:
         with opened_arrays(path) as arrays:
-            return _observations({field: arrays[name] for field, name in names[place].items()})
+            fields = {field: arrays[name] for field, name in names[place].items()}
+        return observations_of(fields["logits"], fields)
 
     return Stored(names, read)
+
+
+def fields_of(seen: Observations) -> dict[str, np.ndarray]:
+    """What is known of the images of one (level, draw), whoever answered: arrays by field."""
+    factors = {f"factor:{name}": values for name, values in seen.factors.items()}
+    return {"labels": seen.labels, "index": seen.index, "split": np.array(seen.split), **factors}
+
+
+def observations_of(logits: np.ndarray, fields: Mapping[str, np.ndarray]) -> Observations:
+    """The observations of whose `fields_of` these are."""
+    factors = {name.removeprefix("factor:"): values for name, values in fields.items() if name.startswith("factor:")}
+    return Observations(logits, fields["labels"], fields["index"], factors, str(fields["split"]))
 
 
 def by_place(names: Iterable[str]) -> dict[LevelDraw, dict[str, str]]:
@@ -119,8 +130,3 @@ def opened_arrays(path: Path) -> Iterator[Any]:
             yield arrays
     except DAMAGE as error:
         raise RunError(f"{path} is damaged ({error}). Delete it, and the same command makes it again.") from error
-
-
-def _observations(fields: Mapping[str, np.ndarray]) -> Observations:
-    factors = {name.removeprefix("factor:"): values for name, values in fields.items() if name.startswith("factor:")}
-    return Observations(fields["logits"], fields["labels"], fields["index"], factors, str(fields["split"]))

@@ -16,7 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from crossdistill.core.errors import RunError, StudyError
-from crossdistill.core.observations import LevelDraw, Stored, by_place, opened_arrays, save_arrays, stored_observations
+from crossdistill.core.observations import (
+    LevelDraw,
+    Stored,
+    by_place,
+    fields_of,
+    observations_of,
+    opened_arrays,
+    save_arrays,
+    stored_observations,
+)
 from crossdistill.core.store import read_json
 from crossdistill.core.types import Observations
 
@@ -84,9 +93,7 @@ def save_set(path: Path, shown: Mapping[LevelDraw, Observations]) -> None:
     """Write what is known of a test set beside the networks' answers, atomically, every level and draw of it."""
     arrays: dict[str, np.ndarray] = {}
     for (level, draw), seen in shown.items():
-        fields = {"labels": seen.labels, "index": seen.index} | {f"factor:{name}": values for name, values in seen.factors.items()}
-        arrays |= {f"{level}|{draw}|{name}": _smallest(values) for name, values in fields.items()}
-        arrays[f"{level}|{draw}|split"] = np.array(seen.split)
+        arrays |= {f"{level}|{draw}|{name}": _smallest(values) for name, values in fields_of(seen).items()}
     save_arrays(path, arrays, np.savez_compressed)
 
 
@@ -105,9 +112,7 @@ def _load_set(path: Path, _written: int) -> Mapping[LevelDraw, Observations]:
 
 def _shown(fields: Mapping[str, np.ndarray]) -> Observations:
     whole = {name: values.astype(np.int64) if values.dtype.kind in "iu" else values for name, values in fields.items()}
-    factors = {name.removeprefix("factor:"): values for name, values in whole.items() if name.startswith("factor:")}
-    bare = np.empty((len(whole["labels"]), 0), np.float32)
-    return Observations(bare, whole["labels"], whole["index"], factors, str(fields["split"]))
+    return observations_of(np.empty((len(whole["labels"]), 0), np.float32), whole)
 
 
 def published(out: Path, run: str) -> Decisions | None:
