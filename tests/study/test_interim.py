@@ -1,5 +1,6 @@
 """Tables and page while a study runs: seldom enough, and never lost."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ from crossdistill.core.errors import CrossdistillError
 from crossdistill.core.recipe import TrainingConfig
 from crossdistill.study import interim
 from crossdistill.study.interim import FIRST_AFTER, SHARE, Interim
+from crossdistill.study.phases import PHASES_FILE, Phases, seconds_of_writing
 from crossdistill.study.plan import Training
 from crossdistill.study.trainings import TrainingSchedule
 
@@ -28,6 +30,22 @@ def test_interim_tables_take_about_a_hundredth_of_the_time(clock: Any, monkeypat
     assert written[0] == (FIRST_AFTER, {"kd": "failed"})
     assert 5.0 * len(written) / clock.now <= SHARE * 1.1
     assert len(written) > 20_000 / (5.0 / SHARE + 30)
+
+
+def test_a_study_that_goes_on_keeps_to_that_share_from_its_start(clock: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(interim, "Stopwatch", clock.stopwatch)
+    assert Interim(print, seconds_of_writing(tmp_path)).wait == FIRST_AFTER
+    phases = Phases()
+    phases.seconds |= {"tables": 4.0, "page": 1.0, "trainings": 1000.0}
+    phases.write(tmp_path, executor="local", jobs=1)
+    written = []
+    tables = Interim(written.append, seconds_of_writing(tmp_path))
+    for now in (FIRST_AFTER + 1, 5.0 / SHARE - 1, 5.0 / SHARE + 1):
+        clock.now = now
+        tables({})
+        assert len(written) == (now > 5.0 / SHARE)
+    (tmp_path / PHASES_FILE).write_text("{")  # it is written anew with the next tables
+    assert Interim(print, seconds_of_writing(tmp_path)).wait == FIRST_AFTER
 
 
 def test_a_schedule_tells_after_each_but_the_last(tmp_path) -> None:

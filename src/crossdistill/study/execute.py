@@ -27,7 +27,7 @@ from crossdistill.study.jobs import Executor, LocalProcesses
 from crossdistill.study.keys import KeyMaker
 from crossdistill.study.live import live_view
 from crossdistill.study.needed import want_weights
-from crossdistill.study.phases import Phases
+from crossdistill.study.phases import Phases, seconds_of_writing
 from crossdistill.study.plan import Plan, make_plan
 from crossdistill.study.plan_file import plan_json
 from crossdistill.study.possible import checked_networks, what_can_work
@@ -101,7 +101,7 @@ def _run(
         view = live_view(out, store, progress, several=room > 1)
         with phases.phase("trainings"), view, executor.carrying_out(shop, plan, images) as carry_out:
             write = partial(_write, shop, plan, contrasts, phases, {"executor": executor.name, "jobs": room})
-            failures = run_trainings(shop, plan, only, carry_out, after_each=Interim(write))
+            failures = run_trainings(shop, plan, only, carry_out, after_each=Interim(write, seconds_of_writing(out)))
             if plan.ceilings:  # they may take long: what is known without them should stand, whatever happens to them
                 run_ceilings(shop, plan, failures, only, carry_out, before_the_first=partial(write, failures))
         return Outcome(write(failures), failures)

@@ -11,13 +11,16 @@ FIRST_AFTER = 60.0  # seconds
 
 @dataclass
 class Interim:
-    """Calls `write` so seldom that it takes about a hundredth of the time: after a minute, then after a hundred times what it last took."""
+    """Calls `write` so seldom that it takes about a hundredth of the time: after a hundred times what it last took, and at least a minute.
+
+    `last_took`: seconds that an earlier run of the same study needed, whose tables and page are there to be looked at.
+    """
 
     write: Callable[[dict[str, str]], object]
-    wait: float = FIRST_AFTER
+    last_took: float = 0.0
 
     def __post_init__(self) -> None:
-        self.since = Stopwatch()
+        self._start_waiting(self.last_took)
 
     def __call__(self, failures: dict[str, str]) -> None:
         """Write, if it is time; `failures` are those of the study so far."""
@@ -25,5 +28,7 @@ class Interim:
             return
         watch = Stopwatch()
         self.write(failures)
-        self.wait = max(FIRST_AFTER, watch.seconds / SHARE)
-        self.since = Stopwatch()
+        self._start_waiting(watch.seconds)
+
+    def _start_waiting(self, seconds: float) -> None:
+        self.wait, self.since = max(FIRST_AFTER, seconds / SHARE), Stopwatch()

@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from crossdistill.core.store import write_json
+from crossdistill.core.errors import RunError
+from crossdistill.core.store import read_json, write_json
 
 FORMAT = 1
 PHASES_FILE, TIMINGS = "phases.json", "timings"
@@ -20,6 +21,15 @@ def timed(out: Path, run: str) -> Iterator[dict[str, float]]:
     path = out / TIMINGS / f"{run}.json"
     if not path.exists():
         write_json(path, {"format": FORMAT, "timing": {name: round(value, 3) for name, value in seconds.items()}})
+
+
+def seconds_of_writing(out: Path) -> float:
+    """What tables and page took in the last run of the study in `out`, all that it wrote; 0 where that is not known."""
+    try:
+        timing = read_json(out / PHASES_FILE)["timing"]
+        return timing["tables"] + timing["page"]
+    except (FileNotFoundError, RunError, LookupError, TypeError):  # damaged: written anew with the next tables
+        return 0.0
 
 
 class Phases:
