@@ -284,6 +284,19 @@ def test_a_folder_that_cannot_be_written_ends_all(shop: Any, plan: Plan) -> None
         side_by_side(shop, FakeWorkers(work), 2, TrainingSchedule(shop, plan, plan.trainings, {}))  # type: ignore[arg-type]
 
 
+def test_a_stop_breaks_off_the_tables_of_the_study_so_far(shop: Any, plan: Plan, capsys: Any) -> None:
+    def write(failures: dict[str, str]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+        pytest.fail("the tables were finished first")
+
+    pool = FakeWorkers(lambda training: None)
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(shop, pool, 2, TrainingSchedule(shop, plan, plan.trainings, {}, after_each=write))  # type: ignore[arg-type]
+    assert len(pool.given) == 2
+    assert "stopping: what is being trained is saved" in capsys.readouterr().err
+
+
 def test_jobs_that_cannot_be_are_refused_before_anything_starts(command: Command, tmp_path: Path, capsys: Any) -> None:
     assert command("study", "run", tmp_path / "study.yaml", "--out", tmp_path / "out", "--jobs", 0) == 2
     assert "--jobs" in capsys.readouterr().err

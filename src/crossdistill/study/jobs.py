@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -139,9 +139,13 @@ def side_by_side(shop: Workshop, pool: Pool, jobs: float, schedule: Schedule, lo
     quiet: dict[Future[None], Training] = {}  # those that are not announced: where workers are few, a training waits for one
     tried_again: set[str] = set()
 
+    def settle(training: Training, error: CrossdistillError | None) -> None:
+        with suppress(KeyboardInterrupt), stop.at_once():  # the study's tables and page may be written meanwhile, which takes minutes
+            _settle(shop, schedule, training, error)
+
     def ended(training: Training, how: WorkerEnded) -> None:
         if training.label in tried_again:
-            _settle(shop, schedule, training, _given_up(how))
+            settle(training, _given_up(how))
             return
         shop.progress.line(f"{training.label}: its process has ended ({_words(how)}) and is started once more")
         tried_again.add(training.label)
@@ -149,13 +153,15 @@ def side_by_side(shop: Workshop, pool: Pool, jobs: float, schedule: Schedule, lo
 
     with stop_requests() as stop:
         while True:
-            while len(running) < jobs and (training := schedule.next()) is not None:
+            while len(running) < jobs and not stop.is_set() and (training := schedule.next()) is not None:
                 if (error := schedule.refusal(training)) or nothing_left(shop, training):
-                    error = error or attempted(shop, training)
-                    _settle(shop, schedule, training, error)
+                    settle(training, error or attempted(shop, training))
                 else:
                     future = pool.submit(training)
                     running[future] = quiet[future] = training
+            if stop.is_set():
+                shop.progress.line("stopping: what is being trained is saved after its step; another Ctrl-C stops at once")
+                raise KeyboardInterrupt
             if not running:
                 return
             done = wait(running, timeout=LOOK_S, return_when=FIRST_COMPLETED).done
@@ -167,12 +173,9 @@ def side_by_side(shop: Workshop, pool: Pool, jobs: float, schedule: Schedule, lo
             for future in done:
                 training = running.pop(future)
                 try:
-                    _settle(shop, schedule, training, failure(future.result))
+                    settle(training, failure(future.result))
                 except WorkerEnded as how:
                     ended(training, how)
-            if stop.is_set():
-                shop.progress.line("stopping: what is being trained is saved after its step; another Ctrl-C stops at once")
-                raise KeyboardInterrupt
 
 
 def _words(ended: WorkerEnded) -> str:
