@@ -1,6 +1,7 @@
 """A study from its file to its page: what it leaves, what it does not do twice, and what it refuses."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,17 @@ def test_what_is_done_is_not_done_again_and_a_new_seed_adds_only_its_runs(tiny: 
     after = {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/network.safetensors")}
     assert before.items() <= after.items()
     assert len(after) == len(before) + 2
+
+
+def test_runs_of_another_study_are_not_trained_again(tiny: Path, command: Command, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    command("study", "run", tiny, "--out", first, "--quiet", "--store", tmp_path / "store")
+    shutil.copytree(first / "runs", second / "runs")
+    before = {path: path.stat().st_mtime_ns for path in (second / "runs").glob("*/network.safetensors")}
+    tiny.write_text(tiny.read_text().replace("name: tiny", "name: another"))
+    assert command("study", "run", tiny, "--out", second, "--quiet", "--store", tmp_path / "another") == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (second / "runs").glob("*/network.safetensors")}
+    assert figures(second) == figures(first)
 
 
 def test_the_same_study_gives_the_same_numbers_in_another_folder_and_store(tiny: Path, command: Command, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from crossdistill.core.store import locked, read_json, write_json, write_text
 
 STUDY_FILE, PLAN_FILE, FAILURES_FILE = "study.yaml", "plan.json", "failures.json"
 WEIGHTS_FOLDER, WEIGHTS_FILE = "weights", "weights.json"  # of grids: what chooses one weight of each, and what was chosen
+OF_NO_STUDY = (WEIGHTS_FOLDER, WEIGHTS_FILE, "runs", "decisions")  # a grid chooses before the study is written down; the others' runs
 DRIVER_FILE = ".driver.json"  # hidden: it says where a study was run, and nothing of its results
 
 
@@ -56,8 +57,7 @@ def refuse_another_study(folder: Path, config: StudyConfig) -> None:
                 raise StudyError(
                     f"{folder} holds another study ({field}: {before.get(field)}, not {now[field]}): choose another --out folder"
                 )
-    elif any(not child.name.startswith(".") and child.name not in (WEIGHTS_FOLDER, WEIGHTS_FILE) for child in folder.iterdir()):
-        # hidden: the lock, and writes that were killed; weights are chosen before the study itself is written down
+    elif any(not child.name.startswith(".") and child.name not in OF_NO_STUDY for child in folder.iterdir()):  # hidden: locks
         raise StudyError(f"{folder} is not empty and holds no study: choose a new or empty --out folder")
 
 
