@@ -23,7 +23,7 @@ from crossdistill.study.launch import _name_the_killed, device_count, launch, re
 
 SCRIPT = Path(__file__).parent / "devices_trainings.py"
 ONE = runpy.run_path(str(SCRIPT))
-CLOSE = 1e-4  # float32, whose sums run in another order on every machine; where a term stays within its rank the log differs by 2e-3 and more
+CLOSE = 1e-4  # float32: sums in another order, on any machine; where a term stays within its rank the log differs by 2e-3 and more
 
 STUDY = """\
 name: shared
