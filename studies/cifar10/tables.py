@@ -20,6 +20,9 @@ from crossdistill.core.records import InheritanceRow, ResultRow, RunRecord
 WHOLE = ("auc", "")
 UNTAUGHT = ("teacher", "independent")
 ORDERED = ("patch_drop", "scramble")  # probes whose levels published work compares between ViTs and CNNs
+AGAINST = ("independent", "shuffled_teacher", "control_teacher", "twin")
+SIDES = ("side_with_teacher", "side_with_teacher_wrong")
+MARKS = {"inherited": "**{}**", "moved_away": "*{}*", "equivalent": "{} =", "nothing_to_inherit": "{} (no gap)"}
 
 
 def main(folder: Path) -> None:
@@ -27,25 +30,20 @@ def main(folder: Path) -> None:
     inheritance = read_table(folder / "inheritance.parquet", InheritanceRow)
     heading("Clean accuracy, and agreement with the teacher of the direction on clean images")
     table(("direction", "network", "accuracy", "agreement with the teacher"), arms(results))
-    heading("Which biases separate teacher and independent: retention of clean accuracy, teacher minus independent")
-    table(("direction", "probe", "gap"), gaps(inheritance))
-    heading("Retention by level, of networks that nobody taught")
-    table(("probe", "level", "network", "retention"), levels(results))
+    heading("Where teacher and independent disagree: how much oftener the student sides with the teacher than a second independent does")
+    table(("direction", "method", "all", "of which the teacher is wrong"), sides(inheritance))
     heading("Declared contrasts")
     table(("direction", "method", "probe", "figure", "against", "difference", "p (Holm)", "verdict"), declared(inheritance))
-    for against in dict.fromkeys(row.contrast for row in inheritance):
-        heading(f"Retention, student minus {against}")
-        table(
-            ("direction", "probe", "method", "difference", "p (Benjamini-Hochberg)", "verdict"),
-            contrasts(inheritance, "retention", against),
-        )
-    heading("Shape bias, student minus independent")
-    table(
-        ("direction", "probe", "method", "difference", "p (Benjamini-Hochberg)", "verdict"),
-        contrasts(inheritance, "shape_bias", "independent"),
-    )
+    for metric in ("retention", "shape_bias"):
+        for teacher, student in dict.fromkeys((row.teacher, row.student) for row in inheritance):
+            there = [row for row in inheritance if (row.teacher, row.student) == (teacher, student)]
+            heading(f"{metric}, {direction(teacher, student)}: what separates the teacher, and the student minus each of its references")
+            against = [name for name in AGAINST if any(row.contrast == name for row in there)]
+            table(("probe", "teacher minus independent", "method", *against), moved(there, metric, against))
+    heading("Retention by level, of networks that nobody taught")
+    table(("probe", "level", "network", "retention"), levels(results))
     heading("Cost")
-    table(("direction", "network", "seconds of training", "images a second", "teacher's share"), cost(folder))
+    table(("direction", "network", "seconds of training", "images a second"), cost(folder))
 
 
 def heading(text: str) -> None:
@@ -57,23 +55,40 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         print(f"| {' | '.join(row)} |")
 
 
-def arms(results: Iterable[ResultRow]) -> Iterable[Sequence[str]]:
-    """A row for each arm; what nobody taught agrees with the teacher of a direction more or less as well."""
-    found: dict[tuple[str, str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+def arms(results: Sequence[ResultRow]) -> Iterable[Sequence[str]]:
+    """A row for each arm; what nobody taught agrees more or less, too, with the teacher whose student it is compared with."""
+    untaught = {(row.student, row.arm) for row in results if not row.teacher}
+    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in results:
         if row.probe == "clean" and row.value is not None and row.metric in ("accuracy", "fidelity_agreement"):
-            found[row.student, row.teacher or "", row.arm][row.metric].append(row.value)
-    for (student, teacher, arm), values in found.items():
-        yield direction(teacher, student), arm, mean(values["accuracy"]), mean(values["fidelity_agreement"])
+            teacher = "" if (row.student, row.arm) in untaught else row.teacher or ""
+            found[direction(teacher, row.student), row.arm][row.metric].append(row.value)
+    for key, values in found.items():
+        yield *key, mean(values["accuracy"]), mean(values["fidelity_agreement"])
 
 
-def gaps(inheritance: Iterable[InheritanceRow]) -> Iterable[Sequence[str]]:
-    seen = set()
+def sides(inheritance: Iterable[InheritanceRow]) -> Iterable[Sequence[str]]:
+    found: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for row in inheritance:
-        key = row.pair, row.probe
-        if row.metric == "retention" and row.contrast == "independent" and row.level_or_auc in WHOLE and key not in seen:
-            seen.add(key)
-            yield direction(row.teacher, row.student), row.probe, points(row.teacher_gap, row.gap_low, row.gap_high)
+        if row.probe == "clean" and row.metric in SIDES:
+            found[direction(row.teacher, row.student), row.method][row.metric] = points(row.difference, row.low, row.high)
+    for key, values in found.items():
+        yield *key, *(values[name] for name in SIDES)
+
+
+def moved(inheritance: Iterable[InheritanceRow], metric: str, against: Sequence[str]) -> Iterable[Sequence[str]]:
+    """Over all levels of each probe: bold is toward the teacher, italics away from it, "=" within the margin; the rest is not told."""
+    found: dict[tuple[str, str], dict[str, InheritanceRow]] = defaultdict(dict)
+    for row in inheritance:
+        if row.metric == metric and row.level_or_auc in WHOLE and row.role == "secondary":
+            found[row.probe, row.method][row.contrast] = row
+    for (probe, method), rows in sorted(found.items()):
+        first = rows["independent"]
+        differences = (
+            MARKS.get(row.verdict, "{}").format(points(row.difference, row.low, row.high)) if (row := rows.get(name)) else ""
+            for name in against
+        )
+        yield probe, points(first.teacher_gap, first.gap_low, first.gap_high), method, *differences
 
 
 def levels(results: Iterable[ResultRow]) -> Iterable[Sequence[str]]:
@@ -93,24 +108,15 @@ def declared(inheritance: Iterable[InheritanceRow]) -> Iterable[Sequence[str]]:
             yield *where, difference, probability(row.p_holm), verdict(row)
 
 
-def contrasts(inheritance: Iterable[InheritanceRow], metric: str, against: str) -> Iterable[Sequence[str]]:
-    for row in sorted(inheritance, key=lambda row: (row.pair, row.probe)):
-        if row.contrast == against and row.metric == metric and row.level_or_auc in WHOLE and row.role == "secondary":
-            difference = points(row.difference, row.low, row.high)
-            yield direction(row.teacher, row.student), row.probe, row.method, difference, probability(row.p_bh), verdict(row)
-
-
 def cost(folder: Path) -> Iterable[Sequence[str]]:
     spent: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(folder.glob("runs/*/record.json")):
         record = RunRecord.load(path.parent)
-        for name in ("seconds", "images_per_second", "teacher_share"):
+        for name in ("seconds", "images_per_second"):
             if name in record.timing:
                 spent[direction(record.teacher or "", record.student), record.arm][name].append(record.timing[name])
     for (where, arm), values in sorted(spent.items()):
-        seconds, speed, share = (values[name] for name in ("seconds", "images_per_second", "teacher_share"))
-        yield where, arm, *(f"{sum(all_runs) / len(all_runs):{form}}" if all_runs else "" for all_runs, form in
-                            ((seconds, ".0f"), (speed, ",.0f"), (share, ".0%")))  # fmt: skip
+        yield where, arm, *(f"{sum(runs) / len(runs):,.0f}" for runs in values.values())
 
 
 def other_images(folder: Path, other: Path) -> None:

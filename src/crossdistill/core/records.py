@@ -228,6 +228,8 @@ class RunRecord(Row):
     teacher: str | None
     teacher_run: str | None
     teacher_epoch: int | None = None  # the epoch whose weights taught, where they are not the last
+    teacher_weights: dict[str, str | None] = Field(default_factory=dict)
+    """By run, SHA-256 of the last weights of the teachers that it depends on: its own, and the one with which that was matched."""
     student: str
     model: str  # e.g. "small/resnet20"
     family: str  # "cnn" or "token"

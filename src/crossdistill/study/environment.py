@@ -18,8 +18,9 @@ def software() -> dict[str, str]:
 
 
 def hardware(device: torch.device) -> dict[str, str]:
-    """Machine type, processor, cores and device."""
+    """Machine type, processor, cores and device, and the vector instructions that torch uses: with others the last bits differ."""
     facts = {"machine": platform.machine(), "processor": _processor(), "cores": str(os.cpu_count()), "device": device.type}
+    facts["vector_instructions"] = torch.backends.cpu.get_cpu_capability()
     if device.type == "cuda":
         facts["device_name"] = torch.cuda.get_device_name(device)
     return facts

@@ -32,7 +32,8 @@ def want_weights(shop: Workshop, plan: Plan, only: Only = ()) -> None:
 
 
 def _is_recorded(shop: Workshop, training: Training) -> bool:
-    return any((folder / "record.json").exists() for folder in (shop.folder(training), shop.out / "runs" / training.run))
+    here = any((folder / "record.json").exists() for folder in (shop.folder(training), shop.out / "runs" / training.run))
+    return here and not shop.outdated(training)
 
 
 def _left_to_observe(shop: Workshop, training: Training) -> dict[str, Training]:

@@ -1,6 +1,6 @@
 """The first task of every training: the network trained, with its record and weights, or nothing. What is observed of it: `observing`."""
 
-import contextlib
+import glob
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from crossdistill.core import registry
-from crossdistill.core.errors import RunError
 from crossdistill.core.progress import Stopwatch
 from crossdistill.core.recipe import EXECUTION
 from crossdistill.core.records import EpochRow, EstimateModel, RunRecord
@@ -29,9 +28,10 @@ from crossdistill.study.matching import run_name, teaching_epoch
 from crossdistill.study.networks import build, load_trained, refuse_swapped_checkpoint, spread
 from crossdistill.study.objectives import objective_of, partners_of
 from crossdistill.study.plan import Training
+from crossdistill.study.tables import predictions_file
 from crossdistill.study.temperature import temperature
 from crossdistill.study.timings import note_training
-from crossdistill.study.workshop import Workshop
+from crossdistill.study.workshop import Workshop, recorded
 from crossdistill.train.checkpoint import clear_checkpoints
 from crossdistill.train.expense import PeakMemory
 from crossdistill.train.loop import Training as Trainer
@@ -49,7 +49,7 @@ TOO_LARGE = (
 
 def train(shop: Workshop, training: Training) -> RunRecord:
     """Train one network, or go on where it was stopped; returns its record, at once where it is finished."""
-    folder, tracking = shop.folder(training), _tracking(shop, training)
+    folder, tracking, before = shop.folder(training), _tracking(shop, training), recorded(shop.out, training.run)
     if not shop.finished(training):
         with locked(folder, f"another process is training {training.label} in {folder}", waiting=shop.progress.line):
             if not shop.finished(training):
@@ -62,7 +62,18 @@ def train(shop: Workshop, training: Training) -> RunRecord:
     if training.arm == "teacher" and not _is_told(shop, training, record):
         for name in ("log.jsonl", "record.json"):
             copy_file(folder / name, shop.out / "runs" / training.run / name)
+    now = recorded(shop.out, training.run)
+    if before and now and before.weights != now.weights:
+        _forget_observed(shop.out, training.run)
     return record
+
+
+def _forget_observed(out: Path, run: str) -> None:
+    """Remove what was observed of a run's former weights, and all that is told of what it was after an epoch."""
+    for name in [run, *(folder.name for folder in (out / "runs").glob(f"{glob.escape(run)}@*"))]:
+        predictions_file(out, name).unlink(missing_ok=True)
+        for folder in ("observations", "instruments", *(("runs",) if name != run else ())):
+            shutil.rmtree(out / folder / name, ignore_errors=True)
 
 
 def _is_told(shop: Workshop, teacher: Training, record: RunRecord) -> bool:
@@ -70,10 +81,8 @@ def _is_told(shop: Workshop, teacher: Training, record: RunRecord) -> bool:
 
     Weights stay in the store. Those that are made again for a student replace what is told of them, where they are not the same.
     """
-    with contextlib.suppress(RunError, FileNotFoundError):
-        known = RunRecord.load(shop.out / "runs" / teacher.run)
-        return known.weights is not None and (known.weights == record.weights or teacher.run not in shop.wanted)
-    return False
+    known = recorded(shop.out, teacher.run)
+    return known is not None and known.weights is not None and (known.weights == record.weights or teacher.run not in shop.wanted)
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -106,7 +115,8 @@ def _train(shop: Workshop, training: Training, folder: Path, tracking: Tracking 
         record = RunRecord.load(shop.folder(same)).model_copy(update=own)
     else:
         record = _trained(shop, training, folder, epoch, tracking)
-    record.model_copy(update={"notes": [*record.notes, *notes]}).save(folder)
+    teachers = {teacher.run: shop.record(teacher).weights for teacher in (training.teacher, training.rival) if teacher}
+    record.model_copy(update={"notes": [*record.notes, *notes], "teacher_weights": teachers}).save(folder)
 
 
 def _trained(shop: Workshop, training: Training, folder: Path, epoch: int | None, tracking: Tracking | None) -> RunRecord:

@@ -58,9 +58,14 @@ class TrainingSchedule:
 
     def announced(self, training: Training) -> str:
         left = about_left(self.shop.out, self.shop.store, self.unsettled)
-        here = (self.shop.out / "runs" / training.run / "record.json").exists() and not self.shop.finished(training)
-        again = " again, since its weights are needed and only its record is here" if here else ""
+        again = self._why_again(training)
         return f"[{self.numbers[training.label]}/{len(self.numbers)}] training {training.label}{again}{left}"
+
+    def _why_again(self, training: Training) -> str:
+        if self.shop.outdated(training):
+            return " again, since its teacher was trained again and has other weights now"
+        here = (self.shop.out / "runs" / training.run / "record.json").exists() and not self.shop.finished(training)
+        return " again, since its weights are needed and only its record is here" if here else ""
 
     def settle(self, training: Training, error: CrossdistillError | None) -> str:
         self.unsettled.remove(training.label)

@@ -1,5 +1,6 @@
 """What every task of a study shares, and where each task works."""
 
+import contextlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -73,10 +74,18 @@ class Workshop:
 
     def finished(self, training: Training) -> bool:
         """Whether a training's record is there; where its weights are wanted, these as well, of every epoch that may be wanted."""
+        if self.outdated(training):
+            return False
         whole = finished(self.folder(training), keeps_epochs=training.key in self.keeps_epochs)
         if training.run in self.wanted:
             return whole and self.weights(training).exists()
         return whole or (self.out / "runs" / training.run / "record.json").exists()
+
+    def outdated(self, training: Training) -> bool:
+        """Whether a teacher that a student depends on has other weights by now: trained again where a machine computes otherwise."""
+        known = recorded(self.out, training.run)
+        now = {run: recorded(self.out, run) for run in known.teacher_weights} if known else {}
+        return any(teacher is not None and teacher.weights != known.teacher_weights[run] for run, teacher in now.items() if known)
 
     def published(self, run: str) -> Collection[str]:
         """The names of the observations and measurements for which published decisions stand; none where a run's weights are here."""
@@ -89,6 +98,13 @@ class Workshop:
 def _fingerprint(images: ImageSet) -> list[str]:
     """What names the content of an extra set that does not come with the source, whose key names all of its own."""
     return [images.provenance["fingerprint"]] if "fingerprint" in images.provenance else []
+
+
+def recorded(out: Path, run: str) -> RunRecord | None:
+    """The record of a run in a study's folder; None where there is none that can be read: whoever needs it says what is damaged."""
+    with contextlib.suppress(RunError, FileNotFoundError):
+        return RunRecord.load(out / "runs" / run)
+    return None
 
 
 def weights_file(folder: Path, epoch: int | None = None) -> Path:
