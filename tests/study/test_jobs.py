@@ -220,7 +220,14 @@ class FakeWorkers:
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(jobs, "nothing_left", lambda shop, training: False)
     monkeypatch.setattr(jobs, "_result", lambda shop, training: "")
-    return SimpleNamespace(progress=Progress(), out=tmp_path, store=tmp_path, finished=lambda training: False, device=torch.device("cpu"))
+    return SimpleNamespace(
+        progress=Progress(),
+        out=tmp_path,
+        store=tmp_path,
+        finished=lambda training: False,
+        outdated=lambda training: False,
+        device=torch.device("cpu"),
+    )
 
 
 @pytest.fixture
