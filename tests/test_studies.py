@@ -33,11 +33,17 @@ def test_the_page_of_the_committed_results_is_rebuilt_from_them_alone() -> None:
     assert rebuilt == committed
 
 
-def test_the_tables_of_the_documentation_are_those_of_the_committed_results(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("function", "folders", "start", "end"), [
+    ("main", ["results"], "<!-- tables.py -->", "<!-- end of tables.py -->"),
+    ("other_images", ["results", "lossless"], "<!-- tables.py, two folders -->", "<!-- end of two folders -->"),
+])  # fmt: skip
+def test_the_tables_of_the_documentation_are_those_of_the_committed_results(
+    function: str, folders: list[str], start: str, end: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = runpy.run_path(str(STUDIES / "cifar10" / "tables.py"))
-    made["main"](RESULTS)
+    made[function](*(STUDIES / "cifar10" / folder for folder in folders))
     printed = set(capsys.readouterr().out.splitlines())
-    told = PAGE.read_text(encoding="utf-8").partition("<!-- tables.py -->")[2].partition("<!-- end of tables.py -->")[0]
+    told = PAGE.read_text(encoding="utf-8").partition(start)[2].partition(end)[0]
     rows = [line for line in told.splitlines() if line.startswith("| ")]
     assert len(rows) > 50
     assert not [row for row in rows if row not in printed]

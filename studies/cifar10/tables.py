@@ -120,21 +120,26 @@ def cost(folder: Path) -> Iterable[Sequence[str]]:
 
 
 def other_images(folder: Path, other: Path) -> None:
-    """Each difference of retention on whole probes that both folders hold: on the test images of one and of the other."""
+    """Differences that both folders hold, on the test images of one and of the other: declared ones, and of the biases on whole probes."""
     first, second = ({_which(row): row for row in read_table(each / "inheritance.parquet", InheritanceRow)} for each in (folder, other))
-    heading("Retention on the test images, and on the other images")
-    columns = ("direction", "probe", "method", "against", "test images", "other images", "")
+    heading("Retention, shape bias and declared contrasts on the test images, and on the other images")
     table(
-        columns, (_twice(first[key], second[key]) for key in sorted(first) if key in second and key[4] == "retention" and key[5] in WHOLE)
+        ("direction", "figure", "probe", "method", "against", "test images", "other images", ""),
+        (_twice(first[key], second[key]) for key in sorted(first) if key in second and _told(first[key])),
     )
 
 
+def _told(row: InheritanceRow) -> bool:
+    bias = row.metric in ("retention", "shape_bias") and row.level_or_auc in WHOLE and row.contrast in AGAINST
+    return row.role == "primary" or bias
+
+
 def _which(row: InheritanceRow) -> tuple[int, str, str, str, str, str]:
-    return row.pair, row.probe, row.method, row.contrast, row.metric, row.level_or_auc
+    return row.pair, row.metric, row.probe, row.method, row.contrast, row.level_or_auc
 
 
 def _twice(row: InheritanceRow, other: InheritanceRow) -> Sequence[str]:
-    where = direction(row.teacher, row.student), row.probe, row.method, row.contrast
+    where = direction(row.teacher, row.student), row.metric, row.probe, row.method, row.contrast
     both = (points(each.difference, each.low, each.high) for each in (row, other))
     flips = row.difference is not None and other.difference is not None and row.difference * other.difference < 0
     told = any(each.low is not None and each.high is not None and each.low * each.high > 0 for each in (row, other))
