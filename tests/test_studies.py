@@ -36,6 +36,7 @@ def test_the_page_of_the_committed_results_is_rebuilt_from_them_alone() -> None:
 @pytest.mark.parametrize(("function", "folders", "start", "end"), [
     ("main", ["results"], "<!-- tables.py -->", "<!-- end of tables.py -->"),
     ("other_images", ["results", "lossless"], "<!-- tables.py, two folders -->", "<!-- end of two folders -->"),
+    ("by_method", ["dose"], "<!-- tables.py, dose -->", "### Students of"),
 ])  # fmt: skip
 def test_the_tables_of_the_documentation_are_those_of_the_committed_results(
     function: str, folders: list[str], start: str, end: str, capsys: pytest.CaptureFixture[str]
@@ -45,5 +46,14 @@ def test_the_tables_of_the_documentation_are_those_of_the_committed_results(
     printed = set(capsys.readouterr().out.splitlines())
     told = PAGE.read_text(encoding="utf-8").partition(start)[2].partition(end)[0]
     rows = [line for line in told.splitlines() if line.startswith("| ")]
-    assert len(rows) > 50
+    assert len(rows) > 30
     assert not [row for row in rows if row not in printed]
+
+
+@pytest.mark.parametrize(("first", "second"), [("kd-2", "kd"), ("kd-1", "kd-until-0.5")])
+def test_differences_between_methods_are_those_of_the_committed_results(
+    first: str, second: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = runpy.run_path(str(STUDIES / "cifar10" / "tables.py"))
+    made["between"](STUDIES / "cifar10" / "dose", first, second)
+    assert capsys.readouterr().out.strip() in PAGE.read_text(encoding="utf-8")

@@ -2,12 +2,14 @@
 
     python studies/cifar10/tables.py studies/cifar10/results                       a study's
     python studies/cifar10/tables.py studies/cifar10/results LOSSLESS_FOLDER        which of its differences hold on other test images
+    python studies/cifar10/tables.py studies/cifar10/dose --by-method              a column for each method
+    python studies/cifar10/tables.py studies/cifar10/dose --between kd-2 kd         one method's students minus another's, run by run
 
 Shares are in per cent, differences in points, intervals 95 %: of means over run seeds by Student's t, of contrasts as inheritance.parquet
 has them.
 """
 
-import sys
+import argparse
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -146,6 +148,50 @@ def _twice(row: InheritanceRow, other: InheritanceRow) -> Sequence[str]:
     return *where, *both, ("sign flips" if told else "sign flips, neither apart from 0") if flips else ""
 
 
+def by_method(folder: Path) -> None:
+    """Student minus independent: clean accuracy, and the biases on whole probes."""
+    found: dict[tuple[str, str, str], dict[str, InheritanceRow]] = defaultdict(dict)
+    for row in read_table(folder / "inheritance.parquet", InheritanceRow):
+        if row.contrast == "independent" and _compared(row):
+            found[direction(row.teacher, row.student), row.metric, row.probe][row.method] = row
+    methods = list(dict.fromkeys(name for rows in found.values() for name in rows))
+    heading("Student minus independent")
+    table(
+        ("direction", "figure", "probe", *methods),
+        ((*key, *(_cell(rows.get(name)) for name in methods)) for key, rows in sorted(found.items())),
+    )
+
+
+def between(folder: Path, first: str, second: str) -> None:
+    """Students of one method minus those of another with the same run seed, by Student's t over the runs."""
+    values: dict[tuple[str, str, str], dict[tuple[str, int], float]] = defaultdict(dict)
+    for row in read_table(folder / "results.parquet", ResultRow):
+        if row.arm in (first, second) and row.value is not None and row.split == "test" and _compared(row):
+            values[direction(row.teacher or "", row.student), row.metric, row.probe][row.arm, row.seed] = row.value
+    heading(f"Students of {first} minus those of {second}")
+    table(
+        ("direction", "figure", "probe", f"{first} minus {second}"),
+        ((*key, _paired(runs, first, second)) for key, runs in sorted(values.items())),
+    )
+
+
+def _compared(row: InheritanceRow | ResultRow) -> bool:
+    level = row.level_or_auc if isinstance(row, InheritanceRow) else row.level
+    return level in WHOLE and (row.metric in ("retention", "shape_bias") or (row.probe, row.metric) == ("clean", "accuracy"))
+
+
+def _cell(row: InheritanceRow | None) -> str:
+    return points(row.difference, row.low, row.high) if row else ""
+
+
+def _paired(runs: dict[tuple[str, int], float], first: str, second: str) -> str:
+    differences = [value - runs[second, seed] for (arm, seed), value in sorted(runs.items()) if arm == first and (second, seed) in runs]
+    if len(differences) < 2:
+        return ""
+    center = sum(differences) / len(differences)
+    return points(center, *stats.t.interval(0.95, len(differences) - 1, loc=center, scale=stats.sem(differences)))
+
+
 def direction(teacher: str, student: str) -> str:
     return f"{teacher} -> {student}" if teacher else student
 
@@ -173,4 +219,15 @@ def verdict(row: InheritanceRow) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1])) if len(sys.argv) == 2 else other_images(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("other", type=Path, nargs="?")
+    parser.add_argument("--by-method", action="store_true")
+    parser.add_argument("--between", nargs=2)
+    given = parser.parse_args()
+    if given.other:
+        other_images(given.folder, given.other)
+    elif given.between:
+        between(given.folder, *given.between)
+    else:
+        (by_method if given.by_method else main)(given.folder)
