@@ -26,7 +26,7 @@ from crossdistill.study.interim import Interim
 from crossdistill.study.jobs import Executor, LocalProcesses
 from crossdistill.study.keys import KeyMaker
 from crossdistill.study.live import live_view
-from crossdistill.study.needed import want_weights
+from crossdistill.study.needed import made_again, want_weights
 from crossdistill.study.phases import Phases, seconds_of_writing
 from crossdistill.study.plan import Plan, make_plan
 from crossdistill.study.plan_file import plan_json
@@ -93,6 +93,8 @@ def _run(
         shop, plan, contrasts = _prepared(plan, splits, out, only=only, phases=phases, **about)
         shop.keeps_epochs |= keeps_epochs
         want_weights(shop, plan, only)
+        if again := made_again(shop, plan, only):
+            progress.line(again)
         answers, graph = answers_json(plan, shop.answers), study_graph(plan, shop, images, contrasts)
         stamp(out, config, plan_json(plan, splits, contrasts, shop.observation_files, shop.probe_sets, answers, graph))
         write_driver(out, store, executor.name)

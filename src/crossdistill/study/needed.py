@@ -11,6 +11,8 @@ from crossdistill.study.selection import Only, matches
 from crossdistill.study.trainings import is_asked_for
 from crossdistill.study.workshop import Workshop
 
+SHOWN = 3  # trainings that are named of those that are made again
+
 
 def want_weights(shop: Workshop, plan: Plan, only: Only = ()) -> None:
     """Tell the workshop which weights are wanted before anything is trained: of a run whose record is here, they alone are made again.
@@ -19,8 +21,7 @@ def want_weights(shop: Workshop, plan: Plan, only: Only = ()) -> None:
     anew on all test sets, since figures of a new probe need logits of the clean images too; so is the teacher of a student that no
     earlier table tells of, since figures of both need its logits.
     """
-    chosen = [training for training in plan.trainings if is_asked_for(training, plan, only)]
-    chosen += [ceiling for ceiling in plan.ceilings if matches(ceiling.label, only)]
+    chosen = _chosen(plan, only)
     left = [training for training in chosen if not _is_recorded(shop, training)]
     known = known_runs(shop.out)
     shop.anew = frozenset(student.teacher.run for student in left if student.teacher and student.run not in known)
@@ -29,6 +30,23 @@ def want_weights(shop: Workshop, plan: Plan, only: Only = ()) -> None:
     taught_by = (student.teacher for student in (*left, *without))
     shop.wanted = frozenset(training.run for training in (*unseen.values(), *taught_by) if training)
     shop.anew |= unseen.keys()
+
+
+def made_again(shop: Workshop, plan: Plan, only: Only = ()) -> str:
+    """What to say, before it is done, of networks that are trained again although they were finished; nothing where there are none."""
+    labels = [training.label for training in _chosen(plan, only) if _is_recorded(shop, training) and not shop.finished(training)]
+    if not labels:
+        return ""
+    named = ", ".join(labels[:SHOWN]) + (f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else "")
+    return (
+        f"finished trainings whose weights are needed while only their record is here are trained again: {named} (how long that takes: "
+        "`crossdistill study plan` with this --out)"
+    )
+
+
+def _chosen(plan: Plan, only: Only) -> list[Training]:
+    chosen = [training for training in plan.trainings if is_asked_for(training, plan, only)]
+    return chosen + [ceiling for ceiling in plan.ceilings if matches(ceiling.label, only)]
 
 
 def _is_recorded(shop: Workshop, training: Training) -> bool:
