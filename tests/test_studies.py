@@ -37,6 +37,7 @@ def test_the_page_of_the_committed_results_is_rebuilt_from_them_alone() -> None:
     ("main", ["results"], "<!-- tables.py -->", "<!-- end of tables.py -->"),
     ("other_images", ["results", "lossless"], "<!-- tables.py, two folders -->", "<!-- end of two folders -->"),
     ("by_method", ["dose"], "<!-- tables.py, dose -->", "### Students of"),
+    ("by_method", ["exploratory"], "<!-- tables.py, exploratory -->", "<!-- end of exploratory -->"),
 ])  # fmt: skip
 def test_the_tables_of_the_documentation_are_those_of_the_committed_results(
     function: str, folders: list[str], start: str, end: str, capsys: pytest.CaptureFixture[str]

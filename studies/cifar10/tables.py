@@ -2,7 +2,7 @@
 
     python studies/cifar10/tables.py studies/cifar10/results                       a study's
     python studies/cifar10/tables.py studies/cifar10/results LOSSLESS_FOLDER        which of its differences hold on other test images
-    python studies/cifar10/tables.py studies/cifar10/dose --by-method              a column for each method
+    python studies/cifar10/tables.py studies/cifar10/dose --by-method              methods side by side, a column each
     python studies/cifar10/tables.py studies/cifar10/dose --between kd-2 kd         one method's students minus another's, run by run
 
 Shares are in per cent, differences in points, intervals 95 %: of means over run seeds by Student's t, of contrasts as inheritance.parquet
@@ -30,10 +30,7 @@ MARKS = {"inherited": "**{}**", "moved_away": "*{}*", "equivalent": "{} =", "not
 def main(folder: Path) -> None:
     results = read_table(folder / "results.parquet", ResultRow)
     inheritance = read_table(folder / "inheritance.parquet", InheritanceRow)
-    heading("Clean accuracy, and agreement with the teacher of the direction on clean images")
-    table(("direction", "network", "accuracy", "agreement with the teacher"), arms(results))
-    heading("Where teacher and independent disagree: how much oftener the student sides with the teacher than a second independent does")
-    table(("direction", "method", "all", "of which the teacher is wrong"), sides(inheritance))
+    acting(results, inheritance)
     heading("Declared contrasts")
     table(("direction", "method", "probe", "figure", "against", "difference", "p (Holm)", "verdict"), declared(inheritance))
     for metric in ("retention", "shape_bias"):
@@ -44,8 +41,15 @@ def main(folder: Path) -> None:
             table(("probe", "teacher minus independent", "method", *against), moved(there, metric, against))
     heading("Retention by level, of networks that nobody taught")
     table(("probe", "level", "network", "retention"), levels(results))
-    heading("Cost")
-    table(("direction", "network", "seconds of training", "images a second"), cost(folder))
+    cost(folder)
+
+
+def acting(results: Sequence[ResultRow], inheritance: Sequence[InheritanceRow]) -> None:
+    """Did the methods act: accuracy and fidelity."""
+    heading("Clean accuracy, and agreement with the teacher of the direction on clean images")
+    table(("direction", "network", "accuracy", "agreement with the teacher"), arms(results))
+    heading("Where teacher and independent disagree: how much oftener the student sides with the teacher than a second independent does")
+    table(("direction", "method", "all", "of which the teacher is wrong"), sides(inheritance))
 
 
 def heading(text: str) -> None:
@@ -110,15 +114,18 @@ def declared(inheritance: Iterable[InheritanceRow]) -> Iterable[Sequence[str]]:
             yield *where, difference, probability(row.p_holm), verdict(row)
 
 
-def cost(folder: Path) -> Iterable[Sequence[str]]:
+def cost(folder: Path) -> None:
     spent: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(folder.glob("runs/*/record.json")):
         record = RunRecord.load(path.parent)
         for name in ("seconds", "images_per_second"):
             if name in record.timing:
                 spent[direction(record.teacher or "", record.student), record.arm][name].append(record.timing[name])
-    for (where, arm), values in sorted(spent.items()):
-        yield where, arm, *(f"{sum(runs) / len(runs):,.0f}" for runs in values.values())
+    heading("Cost")
+    table(
+        ("direction", "network", "seconds of training", "images a second"),
+        ((*key, *(f"{sum(runs) / len(runs):,.0f}" for runs in values.values())) for key, values in sorted(spent.items())),
+    )
 
 
 def other_images(folder: Path, other: Path) -> None:
@@ -149,17 +156,20 @@ def _twice(row: InheritanceRow, other: InheritanceRow) -> Sequence[str]:
 
 
 def by_method(folder: Path) -> None:
-    """Student minus independent: clean accuracy, and the biases on whole probes."""
-    found: dict[tuple[str, str, str], dict[str, InheritanceRow]] = defaultdict(dict)
-    for row in read_table(folder / "inheritance.parquet", InheritanceRow):
-        if row.contrast == "independent" and _compared(row):
-            found[direction(row.teacher, row.student), row.metric, row.probe][row.method] = row
-    methods = list(dict.fromkeys(name for rows in found.values() for name in rows))
-    heading("Student minus independent")
-    table(
-        ("direction", "figure", "probe", *methods),
-        ((*key, *(_cell(rows.get(name)) for name in methods)) for key, rows in sorted(found.items())),
-    )
+    """Methods side by side: whether they acted, student minus independent and minus twin on whole probes, and cost."""
+    inheritance = read_table(folder / "inheritance.parquet", InheritanceRow)
+    acting(read_table(folder / "results.parquet", ResultRow), inheritance)
+    found: dict[tuple[str, str], dict[tuple[str, str], dict[str, InheritanceRow]]] = defaultdict(lambda: defaultdict(dict))
+    for row in inheritance:
+        if row.contrast in ("independent", "twin") and _compared(row):
+            found[row.contrast, direction(row.teacher, row.student)][row.metric, row.probe][row.method] = row
+    for (against, where), figures in sorted(found.items()):
+        methods = list(dict.fromkeys(name for rows in figures.values() for name in rows))
+        heading(f"Student minus {against}, {where}")
+        table(
+            ("figure", "probe", *methods), ((*key, *(_cell(rows.get(name)) for name in methods)) for key, rows in sorted(figures.items()))
+        )
+    cost(folder)
 
 
 def between(folder: Path, first: str, second: str) -> None:
