@@ -47,7 +47,7 @@ def test_the_tables_of_the_documentation_are_those_of_the_committed_results(
     printed = set(capsys.readouterr().out.splitlines())
     told = PAGE.read_text(encoding="utf-8").partition(start)[2].partition(end)[0]
     rows = [line for line in told.splitlines() if line.startswith("| ")]
-    assert len(rows) > 30
+    assert len(rows) > 50
     assert not [row for row in rows if row not in printed]
 
 

@@ -198,8 +198,7 @@ def _paired(runs: dict[tuple[str, int], float], first: str, second: str) -> str:
     differences = [value - runs[second, seed] for (arm, seed), value in sorted(runs.items()) if arm == first and (second, seed) in runs]
     if len(differences) < 2:
         return ""
-    center = sum(differences) / len(differences)
-    return points(center, *stats.t.interval(0.95, len(differences) - 1, loc=center, scale=stats.sem(differences)))
+    return points(*with_interval(differences))
 
 
 def direction(teacher: str, student: str) -> str:
@@ -210,8 +209,15 @@ def mean(values: Sequence[float]) -> str:
     """The mean over runs, with its interval."""
     if len(values) < 2:
         return f"{100 * values[0]:.1f} (one run)" if values else ""
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=sum(values) / len(values), scale=stats.sem(values))
-    return f"{100 * sum(values) / len(values):.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    center, low, high = with_interval(values)
+    return f"{100 * center:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def with_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, and both ends of its interval, of at least two runs."""
+    center = sum(values) / len(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=center, scale=stats.sem(values))
+    return center, low, high
 
 
 def points(value: float | None, low: float | None, high: float | None) -> str:
